@@ -1,0 +1,284 @@
+//! The log of a single node: a bounded ring per room in memory, bounded over all rooms, by age too.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Weak,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::{Draft, Outlet, Page, Publication};
+use crate::{
+    config,
+    protocol::{Message, MessageId, RoomName},
+};
+
+/// What an entry costs besides its bytes, roughly.
+const ENTRY_OVERHEAD: usize = 200;
+
+/// See the module.
+pub struct Local {
+    logs: Mutex<Logs>,
+    outlet: Weak<dyn Outlet>,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").finish_non_exhaustive()
+    }
+}
+
+impl Local {
+    pub(super) fn new(history: &config::History, outlet: Weak<dyn Outlet>) -> Self {
+        let logs = Logs {
+            rooms: HashMap::new(),
+            order: VecDeque::new(),
+            subscribed: HashSet::new(),
+            entries: 0,
+            bytes: 0,
+            epoch: 0,
+            messages_max: history.messages,
+            bytes_max: history.local_bytes.bytes(),
+            age_max: history.age,
+        };
+        Self { logs: Mutex::new(logs), outlet }
+    }
+
+    pub(super) fn publish(&self, draft: &Draft) -> MessageId {
+        let now = Timestamp::now().as_millisecond();
+        let mut logs = self.logs.lock();
+        let publication = logs.append(draft, now);
+        let id = publication.id;
+        // Under the lock, so that the outlet sees the log's order.
+        if let Some(outlet) = self.outlet.upgrade() {
+            outlet.push(publication);
+        }
+        id
+    }
+
+    pub(super) fn subscribe(&self, room: &RoomName) {
+        self.logs.lock().subscribed.insert(room.clone());
+    }
+
+    pub(super) fn unsubscribe(&self, room: &RoomName) {
+        let logs = &mut *self.logs.lock();
+        logs.subscribed.remove(room);
+        logs.forget_if_idle(room);
+    }
+
+    pub(super) fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Page {
+        self.logs.lock().read(room, after, limit, Timestamp::now().as_millisecond())
+    }
+}
+
+struct Logs {
+    rooms: HashMap<RoomName, Log>,
+    /// Every entry of every log from the oldest on; some may be gone from their log by now.
+    order: VecDeque<(RoomName, MessageId)>,
+    /// Rooms with members: their position must not be forgotten.
+    subscribed: HashSet<RoomName>,
+    entries: usize,
+    bytes: usize,
+    /// The last epoch given out.
+    epoch: u64,
+    messages_max: usize,
+    bytes_max: usize,
+    age_max: Duration,
+}
+
+struct Log {
+    top: MessageId,
+    entries: VecDeque<Entry>,
+}
+
+struct Entry {
+    publication: Publication,
+    at_ms: i64,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.publication.frame.wire_len() + ENTRY_OVERHEAD
+    }
+}
+
+impl Logs {
+    fn append(&mut self, draft: &Draft, now_ms: i64) -> Publication {
+        let room = &draft.room;
+        if !self.rooms.contains_key(room) {
+            // Later than any before it, so that a forgotten log never reuses a position.
+            self.epoch = (self.epoch + 1).max(now_ms.unsigned_abs());
+            let top = MessageId { epoch: self.epoch, seq: 0 };
+            self.rooms.insert(room.clone(), Log { top, entries: VecDeque::new() });
+        }
+        let (epoch, messages_max) = (self.epoch, self.messages_max);
+        let log = self.rooms.entry(room.clone()).or_insert_with(|| Log {
+            top: MessageId { epoch, seq: 0 },
+            entries: VecDeque::new(),
+        });
+        let prev = if log.top.seq == 0 { MessageId::START } else { log.top };
+        log.top.seq += 1;
+        let id = log.top;
+        let message = Message {
+            kind: &draft.kind,
+            id,
+            room,
+            from: draft.user.as_ref().map(|user| user.as_str()),
+            client_id: &draft.client.to_string(),
+            timestamp_ms: now_ms,
+            payload: &draft.payload,
+        };
+        let publication = Publication { room: room.clone(), id, prev, frame: message.frame(), trace: draft.trace.clone() };
+        let entry = Entry { publication: Publication { trace: None, ..publication.clone() }, at_ms: now_ms };
+        self.bytes += entry.cost();
+        self.entries += 1;
+        log.entries.push_back(entry);
+        let too_many = log.entries.len() > messages_max;
+        self.order.push_back((room.clone(), id));
+        if too_many {
+            self.drop_oldest_of(room);
+        }
+        self.trim(now_ms);
+        publication
+    }
+
+    /// Drops what is too old or too much over all rooms.
+    fn trim(&mut self, now_ms: i64) {
+        let horizon = now_ms.saturating_sub(i64::try_from(self.age_max.as_millis()).unwrap_or(i64::MAX));
+        while let Some((room, id)) = self.order.front().cloned() {
+            let oldest = self.rooms.get(&room).and_then(|log| log.entries.front());
+            let live = oldest.filter(|entry| entry.publication.id <= id);
+            match live {
+                Some(entry) if self.bytes <= self.bytes_max && entry.at_ms >= horizon => break,
+                Some(_) => {
+                    self.drop_oldest_of(&room);
+                    self.forget_if_idle(&room);
+                }
+                None => {}
+            }
+            self.order.pop_front();
+        }
+        // Entries dropped by their own room's bound leave their place in `order` behind.
+        if self.order.len() > 2 * self.entries + 1024 {
+            let rooms = &self.rooms;
+            let is_live = |room: &RoomName, id: &MessageId| {
+                rooms.get(room).and_then(|log| log.entries.front()).is_some_and(|first| first.publication.id <= *id)
+            };
+            self.order.retain(|(room, id)| is_live(room, id));
+        }
+    }
+
+    fn drop_oldest_of(&mut self, room: &RoomName) {
+        if let Some(entry) = self.rooms.get_mut(room).and_then(|log| log.entries.pop_front()) {
+            self.bytes -= entry.cost();
+            self.entries -= 1;
+        }
+    }
+
+    fn forget_if_idle(&mut self, room: &RoomName) {
+        let idle = self.rooms.get(room).is_some_and(|log| log.entries.is_empty());
+        if idle && !self.subscribed.contains(room) {
+            self.rooms.remove(room);
+        }
+    }
+
+    fn read(&mut self, room: &RoomName, after: MessageId, limit: usize, now_ms: i64) -> Page {
+        self.trim(now_ms);
+        let Some(log) = self.rooms.get(room) else {
+            let continuous = after == MessageId::START;
+            return Page { publications: Vec::new(), continuous, top: MessageId::START };
+        };
+        let first = log.entries.front().map_or(log.top.seq + 1, |entry| entry.publication.id.seq);
+        let same_log = after == MessageId::START || after.epoch == log.top.epoch;
+        let continuous = same_log && after.seq + 1 >= first && after.seq <= log.top.seq;
+        let skip = if continuous { usize::try_from(after.seq + 1 - first).unwrap_or(usize::MAX) } else { 0 };
+        let publications = log.entries.iter().skip(skip).take(limit).map(|entry| entry.publication.clone()).collect();
+        Page { publications, continuous, top: log.top }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::protocol::ClientId;
+
+    fn logs(messages_max: usize, bytes_max: usize) -> Logs {
+        let age_max = Duration::from_secs(60);
+        Logs {
+            rooms: HashMap::new(),
+            order: VecDeque::new(),
+            subscribed: HashSet::new(),
+            entries: 0,
+            bytes: 0,
+            epoch: 0,
+            messages_max,
+            bytes_max,
+            age_max,
+        }
+    }
+
+    fn draft(room: &str) -> Draft {
+        Draft {
+            room: RoomName::new(room).unwrap(),
+            kind: "chat".into(),
+            client: ClientId::random(),
+            user: None,
+            payload: RawValue::from_string("1".into()).unwrap(),
+            trace: None,
+        }
+    }
+
+    fn seqs(page: &Page) -> Vec<u64> {
+        page.publications.iter().map(|publication| publication.id.seq).collect()
+    }
+
+    #[test]
+    fn positions_chain_and_reads_continue_exactly() {
+        let (mut logs, room) = (logs(3, usize::MAX), draft("r").room);
+        assert!(logs.read(&room, MessageId::START, 9, 0).continuous);
+        let first = logs.append(&draft("r"), 5);
+        assert_eq!((first.prev, first.id), (MessageId::START, MessageId { epoch: 5, seq: 1 }));
+        assert_eq!(logs.append(&draft("r"), 6).prev, first.id);
+        assert_eq!(seqs(&logs.read(&room, MessageId::START, 9, 6)), [1, 2]);
+        assert_eq!(seqs(&logs.read(&room, first.id, 9, 6)), [2]);
+        assert_eq!(seqs(&logs.read(&room, MessageId::START, 1, 6)), [1]);
+
+        logs.append(&draft("r"), 7);
+        let top = logs.append(&draft("r"), 7).id;
+        let from_first = logs.read(&room, first.id, 9, 7);
+        assert!(from_first.continuous && seqs(&from_first) == [2, 3, 4] && from_first.top == top);
+        let trimmed = logs.read(&room, MessageId::START, 9, 7);
+        assert!(!trimmed.continuous && seqs(&trimmed) == [2, 3, 4]);
+        for never in [MessageId { epoch: 5, seq: 9 }, MessageId { epoch: 4, seq: 2 }] {
+            assert!(!logs.read(&room, never, 9, 7).continuous, "{never}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_room_opens_a_later_epoch() {
+        let (mut logs, room) = (logs(9, usize::MAX), draft("r").room);
+        let old = logs.append(&draft("r"), 1000).id;
+        assert_eq!(seqs(&logs.read(&room, MessageId::START, 9, 61_001)), [] as [u64; 0]);
+        assert!(logs.rooms.is_empty() && logs.order.is_empty() && logs.bytes == 0 && logs.entries == 0);
+        let new = logs.append(&draft("r"), 900).id;
+        assert!(new > old && new.seq == 1, "even when the clock went back");
+        logs.subscribed.insert(room.clone());
+        assert_eq!(logs.read(&room, new, 9, 99_999).top, new, "a room with members keeps its position");
+    }
+
+    #[test]
+    fn bounds_hold_over_all_rooms_and_nothing_leaks() {
+        let mut logs = logs(10, 20_000);
+        for n in 0..5000 {
+            logs.append(&draft(if n % 10 == 0 { "rare" } else { "busy" }), n);
+            assert!(logs.bytes <= 20_000 && logs.order.len() <= 2 * logs.entries + 1025);
+        }
+        let kept: usize = logs.rooms.values().map(|log| log.entries.len()).sum();
+        assert_eq!(kept, logs.entries);
+        assert!(logs.rooms.values().all(|log| log.entries.len() <= 10));
+    }
+}

@@ -1,0 +1,191 @@
+//! The room log and its fan-out between nodes.
+//!
+//! Every message goes through here, on one node or many: it is appended to its room's log, gets its position there, and comes back as a
+//! [`Publication`] on every node that has members in the room. Knows nothing of members or sockets: publications leave through an [`Outlet`].
+
+mod local;
+mod redis;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    config::Config,
+    metrics::Metrics,
+    protocol::{ClientId, Frame, MessageId, Outcome, RoomName, UserId},
+    shutdown::{Readiness, Tasks},
+    telemetry::trace::TraceContext,
+};
+
+/// A message that wants a place in a log.
+#[derive(Debug)]
+pub struct Draft {
+    /// Where to.
+    pub room: RoomName,
+    /// The sender's own word for what it is.
+    pub kind: String,
+    /// The sender's connection.
+    pub client: ClientId,
+    /// The sender's user id; absent for an anonymous one.
+    pub user: Option<UserId>,
+    /// Any JSON.
+    pub payload: Box<RawValue>,
+    /// Carried to the nodes that deliver; absent when the message is not traced.
+    pub trace: Option<TraceContext>,
+}
+
+/// A message with its place in the log, ready for every member.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Whose log.
+    pub room: RoomName,
+    /// Its position.
+    pub id: MessageId,
+    /// The position before it. A reader that is not there has missed something.
+    pub prev: MessageId,
+    /// The message, encoded.
+    pub frame: Frame,
+    /// The publisher's trace.
+    pub trace: Option<TraceContext>,
+}
+
+/// A stretch of a log.
+#[derive(Debug)]
+pub struct Page {
+    /// In order, without holes.
+    pub publications: Vec<Publication>,
+    /// Whether they follow the position asked for exactly; if not, they begin with the oldest that the log still has.
+    pub continuous: bool,
+    /// The log's last position when it was read.
+    pub top: MessageId,
+}
+
+/// Where publications go: the hub.
+pub trait Outlet: Send + Sync {
+    /// Takes a publication, in the order of its room's log. Must not block; nothing is sent yet.
+    fn push(&self, publication: Publication);
+    /// Sends what was pushed for a room, from a task of the outlet's own.
+    fn flush(&self, room: &RoomName);
+    /// Something may have been missed in every room.
+    fn stale(&self);
+}
+
+/// Why a publish was not acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// It never reached the log.
+    #[error("the message log cannot be reached; nothing was stored")]
+    Refused,
+    /// The log did not answer.
+    #[error("the message log did not answer; the message may or may not be stored")]
+    Unknown,
+}
+
+impl PublishError {
+    /// What is known of the message.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused => Outcome::Refused,
+            Self::Unknown => Outcome::Unknown,
+        }
+    }
+}
+
+/// The log could not be read; worth another try.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the message log cannot be read: {0}")]
+pub struct ReadError(String);
+
+/// The log and its fan-out: in this process, or in Redis.
+#[derive(Debug)]
+pub enum Broadcaster {
+    /// One node; the log is in memory and ends with it.
+    Local(local::Local),
+    /// Any number of nodes.
+    Redis(redis::Redis),
+}
+
+impl Broadcaster {
+    /// As configured. Starts its tasks; a Redis that is down is waited for, not an error.
+    pub fn start(
+        config: &Config,
+        outlet: Weak<dyn Outlet>,
+        tasks: &Tasks,
+        readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        match &config.redis.url {
+            None => Ok(Self::Local(local::Local::new(&config.history, outlet))),
+            Some(url) => {
+                let redis = redis::Redis::start(url, config, outlet, tasks, readiness, metrics)?;
+                Ok(Self::Redis(redis))
+            }
+        }
+    }
+
+    /// The word for `messaging.system` in traces.
+    #[must_use]
+    pub fn system(&self) -> &'static str {
+        match self {
+            Self::Local(_) => "local",
+            Self::Redis(_) => "redis",
+        }
+    }
+
+    /// Appends a message to its room's log. `Ok` only once the log has it.
+    pub async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+        match self {
+            Self::Local(local) => Ok(local.publish(&draft)),
+            Self::Redis(redis) => redis.publish(draft).await,
+        }
+    }
+
+    /// From its return on, what is published to `room` reaches the outlet. Waits as long as it takes.
+    pub async fn subscribe(&self, room: &RoomName) {
+        match self {
+            Self::Local(local) => local.subscribe(room),
+            Self::Redis(redis) => redis.subscribe(room).await,
+        }
+    }
+
+    /// Says that `room` is wanted, ahead of [`Broadcaster::subscribe`]. Does not wait.
+    pub fn want(&self, room: &RoomName) {
+        if let Self::Redis(redis) = self {
+            redis.want(room);
+        }
+    }
+
+    /// The room has no members here any more.
+    pub fn unsubscribe(&self, room: &RoomName) {
+        match self {
+            Self::Local(local) => local.unsubscribe(room),
+            Self::Redis(redis) => redis.unsubscribe(room),
+        }
+    }
+
+    /// At most `limit` publications after `after`.
+    pub async fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Result<Page, ReadError> {
+        match self {
+            Self::Local(local) => Ok(local.read(room, after, limit)),
+            Self::Redis(redis) => redis.read(room, after, limit).await,
+        }
+    }
+
+    /// The last position of a room's log.
+    pub async fn top(&self, room: &RoomName) -> Result<MessageId, ReadError> {
+        Ok(self.read(room, MessageId::START, 0).await?.top)
+    }
+
+    /// Takes no more messages and waits for those under way, at most `limit`. False: some were left.
+    pub async fn finish(&self, limit: Duration) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Redis(redis) => redis.finish(limit).await,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the service counts, in one struct over its own registry.
+//!
+//! Every label value is known here at the start and begins at 0; none comes from a user. Handles are looked up once, never per message.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector};
+
+use crate::protocol::{Close, ErrorCode};
+
+/// Close codes that no close of ours has: gone (a page left), no close frame at all, and any other.
+const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
+/// Why an upgrade was refused.
+const UPGRADE_FAILURES: [&str; 8] =
+    ["auth", "origin", "room", "position", "protocol", "handshake", "draining", "full"];
+
+/// All metrics of one node. Help texts stand where a metric is made.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    process: Registry,
+    /// Open connections.
+    pub connections: IntGauge,
+    /// Connections accepted since the start.
+    pub opened: IntCounter,
+    closed: IntCounterVec,
+    upgrade_failures: IntCounterVec,
+    refusals: IntCounterVec,
+    /// Messages received from clients.
+    pub messages_in: IntCounter,
+    /// Messages handed to sockets, one for each receiver.
+    pub messages_out: IntCounter,
+    /// Rooms with members on this node.
+    pub rooms: IntGauge,
+    /// From receiving a message to the log having it.
+    pub publish_seconds: Histogram,
+    /// 1 while Redis answers.
+    pub redis_up: IntGauge,
+    /// Times that the subscriber connection was made anew.
+    pub redis_reconnects: IntCounter,
+    /// Rooms read again from the log because something may have been missed.
+    pub repairs: IntCounter,
+    /// Repairs that found the log to have lost the room's position.
+    pub resets: IntCounter,
+    /// Entries from Redis that could not be decoded.
+    pub invalid_entries: IntCounter,
+    /// Resumes answered exactly from the position asked for.
+    pub resumes_recovered: IntCounter,
+    /// Resumes whose position the log no longer had.
+    pub resumes_reset: IntCounter,
+    /// 1 from SIGTERM on.
+    pub draining: IntGauge,
+    /// Connections that had to be cut at the end of the drain.
+    pub drain_forced: IntCounter,
+    /// Finished spans that never reached the collector.
+    pub spans_dropped: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("chat".into()), None)?;
+        let process = Registry::new();
+        process.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+
+        let make = Maker(&registry);
+        let codes: Vec<String> = Close::ALL.iter().map(|close| close.code().to_string()).collect();
+        let codes = codes.iter().map(String::as_str).chain(PEER_CODES);
+        let build = IntGauge::with_opts(
+            Opts::new("build_info", "Always 1; the version as a label.").const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1);
+        make.register(build)?;
+
+        Ok(Self {
+            connections: make.gauge("connections", "Open connections.")?,
+            opened: make.counter("connections_opened_total", "Connections accepted.")?,
+            closed: make.counters("connections_closed_total", "Connections ended, by close code.", "code", codes)?,
+            upgrade_failures: make.counters(
+                "upgrade_failures_total",
+                "Upgrades refused, by reason.",
+                "reason",
+                UPGRADE_FAILURES,
+            )?,
+            refusals: make.counters(
+                "refusals_total",
+                "Frames answered with an error, by its code.",
+                "code",
+                ErrorCode::ALL.map(ErrorCode::as_str),
+            )?,
+            messages_in: make.counter("messages_received_total", "Messages received from clients.")?,
+            messages_out: make
+                .counter("messages_delivered_total", "Messages handed to sockets, one for each receiver.")?,
+            rooms: make.gauge("rooms", "Rooms with members on this node.")?,
+            publish_seconds: make.seconds(
+                "publish_duration_seconds",
+                "From receiving a message to the log having it.",
+                &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0],
+            )?,
+            redis_up: make.gauge("redis_up", "1 while Redis answers; always 0 where none is used.")?,
+            redis_reconnects: make.counter("redis_reconnects_total", "Times the subscriber connection was made anew.")?,
+            repairs: make.counter("repairs_total", "Rooms read again from the log as something may have been missed.")?,
+            resets: make.counter("resets_total", "Repairs that found the log to have lost the room's position.")?,
+            invalid_entries: make.counter("invalid_entries_total", "Entries from Redis that could not be decoded.")?,
+            resumes_recovered: make
+                .counter("resumes_recovered_total", "Resumes answered exactly from the position asked for.")?,
+            resumes_reset: make.counter("resumes_reset_total", "Resumes whose position the log no longer had.")?,
+            draining: make.gauge("draining", "1 from SIGTERM on.")?,
+            drain_forced: make.counter("drain_forced_total", "Connections cut at the end of the drain.")?,
+            spans_dropped: make.counter("spans_dropped_total", "Finished spans that never reached the collector.")?,
+            registry,
+            process,
+        })
+    }
+
+    /// The counter of connections ended with `code`.
+    #[must_use]
+    pub fn closed(&self, code: u16) -> IntCounter {
+        let text = code.to_string();
+        let known = Close::ALL.iter().any(|close| close.code() == code) || PEER_CODES.contains(&text.as_str());
+        self.closed.with_label_values(&[if known { text.as_str() } else { "other" }])
+    }
+
+    /// The counter of upgrades refused for `reason`.
+    #[must_use]
+    pub fn upgrade_failure(&self, reason: &'static str) -> IntCounter {
+        debug_assert!(UPGRADE_FAILURES.contains(&reason));
+        self.upgrade_failures.with_label_values(&[reason])
+    }
+
+    /// The counter of frames answered with `code`.
+    #[must_use]
+    pub fn refusal(&self, code: ErrorCode) -> IntCounter {
+        self.refusals.with_label_values(&[code.as_str()])
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        let mut text = String::new();
+        let mut families = self.registry.gather();
+        families.extend(self.process.gather());
+        TextEncoder::new().encode_utf8(&families, &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Makes and registers.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+
+    fn counters<'v>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = &'v str>,
+    ) -> prometheus::Result<IntCounterVec> {
+        let family = self.register(IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+        for value in values {
+            family.with_label_values(&[value]);
+        }
+        Ok(family)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_start_at_zero_and_stay_within_their_set() {
+        let metrics = Metrics::new().unwrap();
+        metrics.closed(1006).inc();
+        metrics.closed(1012).inc();
+        metrics.closed(4999).inc();
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"chat_connections_closed_total{code="1006"} 1"#,
+            r#"chat_connections_closed_total{code="1012"} 1"#,
+            r#"chat_connections_closed_total{code="1013"} 0"#,
+            r#"chat_connections_closed_total{code="other"} 1"#,
+            r#"chat_refusals_total{code="unavailable"} 0"#,
+            r#"chat_upgrade_failures_total{reason="auth"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+        assert!(!text.contains("4999") && text.contains("process_open_fds"));
+    }
+}

@@ -1,0 +1,105 @@
+//! The close codes: one closed table, with what a client may do next as data.
+
+/// Why a socket is closed, as the close frame says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The peer closed, or asked to.
+    Normal,
+    /// The peer broke RFC 6455.
+    Protocol,
+    /// A binary message; this protocol is text.
+    Binary,
+    /// A text message that is not UTF-8.
+    NotUtf8,
+    /// A message over `limits.message_bytes`.
+    TooBig,
+    /// A fault of ours.
+    Bug,
+    /// This node goes away, or the room has to start over: come back after the hint and resume.
+    Restart {
+        /// Milliseconds to wait before the next socket.
+        after_ms: u64,
+    },
+    /// The outbox was over its limit: come back and resume.
+    Slow,
+    /// The token has expired: get a new one.
+    Expired,
+    /// Silent for two heartbeats.
+    Heartbeat,
+}
+
+impl Close {
+    /// One of each, in the order of their codes.
+    pub const ALL: [Self; 10] = [
+        Self::Normal,
+        Self::Protocol,
+        Self::Binary,
+        Self::NotUtf8,
+        Self::TooBig,
+        Self::Bug,
+        Self::Restart { after_ms: 0 },
+        Self::Slow,
+        Self::Expired,
+        Self::Heartbeat,
+    ];
+
+    /// The number on the wire (RFC 6455 §7.4; 4000 and up are ours).
+    #[must_use]
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::Protocol => 1002,
+            Self::Binary => 1003,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Bug => 1011,
+            Self::Restart { .. } => 1012,
+            Self::Slow => 1013,
+            Self::Expired => 4401,
+            Self::Heartbeat => 4408,
+        }
+    }
+
+    /// The text on the wire, at most 123 bytes.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::Normal => String::new(),
+            Self::Protocol => "not valid WebSocket".into(),
+            Self::Binary => "send text frames: the protocol is JSON".into(),
+            Self::NotUtf8 => "text frames must be UTF-8".into(),
+            Self::TooBig => "message too big".into(),
+            Self::Bug => "internal error".into(),
+            Self::Restart { after_ms } => format!("reconnect after {after_ms} ms"),
+            Self::Slow => "reading too slowly: reconnect and resume".into(),
+            Self::Expired => "token expired: get a new one".into(),
+            Self::Heartbeat => "no sign of life for two heartbeats".into(),
+        }
+    }
+
+    /// Whether a client should come back by itself.
+    #[must_use]
+    pub fn may_reconnect(self) -> bool {
+        matches!(self, Self::Normal | Self::Bug | Self::Restart { .. } | Self::Slow | Self::Heartbeat)
+    }
+
+    /// Whether what still waits in the outbox is dropped. Only for a peer that does not take it anyway.
+    #[must_use]
+    pub(crate) fn discards_outbox(self) -> bool {
+        matches!(self, Self::Slow | Self::Heartbeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_differ_and_reasons_fit_a_control_frame() {
+        for pair in Close::ALL.windows(2) {
+            assert!(pair[0].code() < pair[1].code());
+        }
+        assert!(Close::ALL.iter().all(|close| close.reason().len() <= 123));
+        assert!(Close::Restart { after_ms: u64::MAX }.reason().len() <= 123);
+    }
+}

@@ -1,0 +1,242 @@
+//! What a client sends: one text frame, decoded into a [`Command`] or a [`Refusal`].
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{ErrorCode, Event, Frame, Outcome, RoomName, payload};
+
+/// Longest `type`, in bytes.
+const LONGEST_KIND: usize = 64;
+/// Longest `ref`, in bytes.
+const LONGEST_REF: usize = 128;
+/// Types that are the server's own, besides `chat_*`.
+const RESERVED: [&str; 13] = [
+    "ack", "auth", "error", "ping", "pong", "presence", "reconnect", "rollback", "subscribe", "subscribed",
+    "unsubscribe", "unsubscribed", "welcome",
+];
+
+/// What a client asks for.
+#[derive(Debug)]
+pub enum Command<'a> {
+    /// Append a message to a room's log.
+    Publish {
+        /// `chat` when the frame named none.
+        kind: Cow<'a, str>,
+        /// Absent: the room of the socket's path.
+        room: Option<RoomName>,
+        /// Any JSON, untouched.
+        payload: &'a RawValue,
+        /// Asks for an acknowledgement.
+        reference: Option<Cow<'a, str>>,
+        /// W3C trace context of the sender; checked by whoever uses it.
+        traceparent: Option<Cow<'a, str>>,
+    },
+    /// Ask for a `pong`.
+    Ping {
+        /// Echoed.
+        reference: Option<Cow<'a, str>>,
+    },
+}
+
+/// Why a frame was not carried out; the socket lives on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the closed list.
+    pub code: ErrorCode,
+    /// What was wrong and what to do.
+    pub message: String,
+    /// For a publish that the log did not take: what is known of it.
+    pub outcome: Option<Outcome>,
+    /// For a retryable one: how long to wait.
+    pub retry_after_ms: Option<u64>,
+    /// The frame's `ref`, where it could be read.
+    pub reference: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal of a frame that was understood well enough to say why.
+    pub fn new(code: ErrorCode, message: impl Into<String>, reference: Option<&str>) -> Self {
+        let reference = reference.map(str::to_owned);
+        Self { code, message: message.into(), outcome: None, retry_after_ms: None, reference }
+    }
+
+    /// The `error` frame that tells the client.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        let retryable = self.code.retryable();
+        let event = Event::Error {
+            code: self.code,
+            message: &self.message,
+            retryable,
+            retry_after_ms: self.retry_after_ms,
+            outcome: self.outcome,
+            r#ref: self.reference.as_deref(),
+        };
+        event.frame()
+    }
+}
+
+/// The frame as JSON. One struct for all types: a tagged enum cannot hold a `RawValue`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    room: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Option<&'a RawValue>,
+    #[serde(rename = "ref", borrow, default)]
+    reference: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    traceparent: Option<Cow<'a, str>>,
+}
+
+/// Keeps `"payload":null` apart from no payload.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Command<'a> {
+    /// Decodes one text frame.
+    pub fn decode(text: &'a str) -> Result<Self, Refusal> {
+        let wire = Wire::decode(text)?;
+        let reference = wire.reference.as_deref();
+        let refuse = |code, message: String| Refusal::new(code, message, reference);
+        if reference.is_some_and(|reference| reference.len() > LONGEST_REF) {
+            let message = format!("`ref` is longer than {LONGEST_REF} bytes");
+            return Err(Refusal::new(ErrorCode::InvalidMessage, message, None));
+        }
+        match wire.kind.as_deref() {
+            Some("ping") => wire.ping(),
+            Some(kind @ ("subscribe" | "unsubscribe" | "auth")) => {
+                let message = format!("a plain socket cannot `{kind}`: its rooms are those of its path");
+                Err(refuse(ErrorCode::InvalidMessage, message))
+            }
+            Some(kind) if RESERVED.contains(&kind) || kind.starts_with("chat_") => {
+                let message = format!("type `{}` is the server's own: use another word", shown(kind));
+                Err(refuse(ErrorCode::ReservedType, message))
+            }
+            Some(kind) if !kind.is_empty() && !is_kind(kind) => {
+                let message = "`type` must match ^[a-z][a-z0-9_.-]{0,63}$";
+                Err(refuse(ErrorCode::InvalidMessage, message.into()))
+            }
+            _ => wire.publish(),
+        }
+    }
+}
+
+impl<'a> Wire<'a> {
+    fn decode(text: &'a str) -> Result<Self, Refusal> {
+        let refuse = |code, message| Refusal::new(code, message, None);
+        // A derived struct would also take an array.
+        if !text.trim_ascii_start().starts_with('{') {
+            let code = if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+                ErrorCode::InvalidMessage
+            } else {
+                ErrorCode::InvalidJson
+            };
+            return Err(refuse(code, r#"a frame is a JSON object such as {"type":"chat","payload":{"text":"hi"}}"#.into()));
+        }
+        serde_json::from_str(text).map_err(|error| {
+            let code = if error.is_data() { ErrorCode::InvalidMessage } else { ErrorCode::InvalidJson };
+            refuse(code, error.to_string())
+        })
+    }
+
+    fn ping(self) -> Result<Command<'a>, Refusal> {
+        if self.room.is_some() || self.payload.is_some() || self.traceparent.is_some() {
+            let message = "`ping` takes no field but `ref`";
+            return Err(Refusal::new(ErrorCode::InvalidMessage, message, self.reference.as_deref()));
+        }
+        Ok(Command::Ping { reference: self.reference })
+    }
+
+    fn publish(self) -> Result<Command<'a>, Refusal> {
+        let refuse = |code, message: String| Refusal::new(code, message, self.reference.as_deref());
+        let invalid = |message: String| refuse(ErrorCode::InvalidMessage, message);
+        let payload = self.payload.ok_or_else(|| invalid("`payload` is missing: it holds the message, as any JSON".into()))?;
+        payload::check(payload.get()).map_err(|error| invalid(error.to_string()))?;
+        let room = self.room.as_deref().map(RoomName::new).transpose();
+        let room = room.map_err(|error| refuse(ErrorCode::InvalidRoom, error.to_string()))?;
+        let kind = self.kind.filter(|kind| !kind.is_empty()).unwrap_or(Cow::Borrowed("chat"));
+        Ok(Command::Publish { kind, room, payload, reference: self.reference, traceparent: self.traceparent })
+    }
+}
+
+/// Whether `kind` may stand as the type of a message.
+pub(crate) fn is_kind(kind: &str) -> bool {
+    let mut bytes = kind.bytes();
+    kind.len() <= LONGEST_KIND
+        && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// A client's word as it may be repeated to it.
+fn shown(word: &str) -> String {
+    word.chars().take(LONGEST_KIND).collect::<String>().escape_debug().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> (ErrorCode, Option<String>) {
+        let refusal = Command::decode(text).expect_err(text);
+        assert!(!refusal.message.is_empty());
+        (refusal.code, refusal.reference)
+    }
+
+    #[test]
+    fn a_message_without_a_type_is_chat() {
+        for frame in [r#"{"payload":1}"#, r#"{"type":null,"payload":1}"#, r#"{"type":"","payload":1}"#] {
+            let Ok(Command::Publish { kind, room: None, reference: None, .. }) = Command::decode(frame) else {
+                panic!("{frame}")
+            };
+            assert_eq!(kind, "chat");
+        }
+    }
+
+    #[test]
+    fn payloads_pass_untouched_even_null() {
+        for payload in ["null", "1e400", r#"{ "a" : [1, 2] }"#, r#""\u00e9""#] {
+            let frame = format!(r#"{{"type":"note","room":"r","payload":{payload},"ref":"\u0041"}}"#);
+            let Ok(Command::Publish { kind, room, payload: got, reference, .. }) = Command::decode(&frame) else {
+                panic!("{frame}")
+            };
+            assert_eq!((&*kind, got.get(), reference.as_deref()), ("note", payload, Some("A")));
+            assert_eq!(room, RoomName::new("r").ok());
+        }
+    }
+
+    #[test]
+    fn bad_frames_are_refused_by_name() {
+        use ErrorCode::*;
+        for (frame, code) in [
+            ("", InvalidJson),
+            ("hello", InvalidJson),
+            ("{", InvalidJson),
+            (r#"{"payload":1} {}"#, InvalidJson),
+            (r#"{"payload":NaN}"#, InvalidJson),
+            ("[null,1]", InvalidMessage),
+            ("1", InvalidMessage),
+            ("{}", InvalidMessage),
+            (r#"{"payload":1,"payload":2}"#, InvalidMessage),
+            (r#"{"payload":1,"colour":2}"#, InvalidMessage),
+            (r#"{"type":7,"payload":1}"#, InvalidMessage),
+            (r#"{"type":"Chat","payload":1}"#, InvalidMessage),
+            (r#"{"type":"subscribe","room":"x"}"#, InvalidMessage),
+            (r#"{"type":"ping","payload":1}"#, InvalidMessage),
+            (r#"{"payload":"\ud800"}"#, InvalidMessage),
+            (r#"{"type":"ack","payload":1}"#, ReservedType),
+            (r#"{"type":"chat_x","payload":1}"#, ReservedType),
+            (r#"{"room":"a b","payload":1}"#, InvalidRoom),
+        ] {
+            assert_eq!(refused(frame).0, code, "{frame}");
+        }
+        assert_eq!(refused(&format!(r#"{{"payload":{}}}"#, "[".repeat(65) + &"]".repeat(65))).0, InvalidMessage);
+        assert_eq!(refused(r#"{"type":"ack","ref":"x"}"#), (ReservedType, Some("x".into())));
+    }
+}

@@ -1,0 +1,208 @@
+//! What the server sends: messages and answers.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::{Frame, MessageId, RoomName};
+
+/// The closed list of error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The text frame is not JSON.
+    InvalidJson,
+    /// JSON, but not a frame of this protocol.
+    InvalidMessage,
+    /// `type` is one of the server's own.
+    ReservedType,
+    /// `room` is no room name.
+    InvalidRoom,
+    /// The socket is not in that room.
+    NotSubscribed,
+    /// The log could not take it; see `outcome`.
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// One of each.
+    pub const ALL: [Self; 6] = [
+        Self::InvalidJson,
+        Self::InvalidMessage,
+        Self::ReservedType,
+        Self::InvalidRoom,
+        Self::NotSubscribed,
+        Self::Unavailable,
+    ];
+
+    /// The word on the wire and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidMessage => "invalid_message",
+            Self::ReservedType => "reserved_type",
+            Self::InvalidRoom => "invalid_room",
+            Self::NotSubscribed => "not_subscribed",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the same frame may succeed later.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(self, Self::Unavailable)
+    }
+}
+
+/// What is known of a publish that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was not stored.
+    Refused,
+    /// It may or may not have been stored.
+    Unknown,
+}
+
+/// A message as every member of its room receives it.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// The sender's own word, `chat` by default.
+    pub kind: &'a str,
+    /// Position in the room's log.
+    pub id: MessageId,
+    /// Where it was sent.
+    pub room: &'a RoomName,
+    /// The sender's user id; absent for an anonymous one.
+    pub from: Option<&'a str>,
+    /// The sender's connection.
+    pub client_id: &'a str,
+    /// The log's clock, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Any JSON, byte for byte as sent.
+    pub payload: &'a RawValue,
+}
+
+impl Message<'_> {
+    /// Encodes it, once for all members.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            #[serde(rename = "type")]
+            kind: &'a str,
+            id: MessageId,
+            room: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            from: Option<&'a str>,
+            client_id: &'a str,
+            timestamp: Millis,
+            payload: &'a RawValue,
+        }
+        Frame::json(&Wire {
+            kind: self.kind,
+            id: self.id,
+            room: self.room.as_str(),
+            from: self.from,
+            client_id: self.client_id,
+            timestamp: Millis(self.timestamp_ms),
+            payload: self.payload,
+        })
+    }
+}
+
+/// RFC 3339 in UTC with exactly three decimals.
+struct Millis(i64);
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time = Timestamp::from_millisecond(self.0).unwrap_or_default();
+        serializer.collect_str(&format_args!("{time:.3}"))
+    }
+}
+
+/// An answer to one client.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// The log has the message.
+    Ack {
+        /// The sender's own word for it.
+        r#ref: &'a str,
+        /// Where it stands.
+        id: MessageId,
+    },
+    /// A frame was refused; the socket lives on.
+    Error {
+        /// Which of the closed list.
+        code: ErrorCode,
+        /// What was wrong and what to do.
+        message: &'a str,
+        /// Whether the same frame may succeed later.
+        retryable: bool,
+        /// How long to wait before that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        /// For a publish: whether it may have been stored.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outcome: Option<Outcome>,
+        /// The sender's own word for the frame.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r#ref: Option<&'a str>,
+    },
+    /// The answer to an application's `ping`.
+    Pong {
+        /// Echoed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r#ref: Option<&'a str>,
+    },
+}
+
+impl Event<'_> {
+    /// Encodes it.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        Frame::json(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(frame: &Frame) -> String {
+        String::from_utf8_lossy(&frame.bytes()[if frame.wire_len() > 127 { 4 } else { 2 }..]).into_owned()
+    }
+
+    #[test]
+    fn a_message_has_every_field_and_keeps_its_payload_byte_for_byte() {
+        let payload = RawValue::from_string(r#"{ "text" : "h\u00e9", "n":1e400 }"#.into()).unwrap();
+        let room = RoomName::new("general").unwrap();
+        let mut message = Message {
+            kind: "chat",
+            id: MessageId { epoch: 1_764_000_000_000, seq: 42 },
+            room: &room,
+            from: Some("alice"),
+            client_id: "c1",
+            timestamp_ms: 1_764_000_000_120,
+            payload: &payload,
+        };
+        assert_eq!(
+            text(&message.frame()),
+            r#"{"type":"chat","id":"1764000000000-42","room":"general","from":"alice","client_id":"c1","timestamp":"2025-11-24T16:00:00.120Z","payload":{ "text" : "h\u00e9", "n":1e400 }}"#
+        );
+        message.from = None;
+        assert!(!text(&message.frame()).contains("from"), "absent means absent");
+    }
+
+    #[test]
+    fn answers_have_no_null_fields() {
+        assert_eq!(text(&Event::Pong { r#ref: None }.frame()), r#"{"type":"pong"}"#);
+        let id = MessageId { epoch: 1, seq: 2 };
+        assert_eq!(text(&Event::Ack { r#ref: "x", id }.frame()), r#"{"type":"ack","ref":"x","id":"1-2"}"#);
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{}\"", code.as_str()));
+        }
+    }
+}

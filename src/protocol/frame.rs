@@ -1,0 +1,121 @@
+//! A WebSocket frame, encoded once and then only counted references.
+//!
+//! Only this module makes a [`Frame`], so what reaches a socket is framed by construction.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::Close;
+
+/// Longest frame header a server sends: 2 bytes and a length of 8 (RFC 6455 §5.2; a server does not mask).
+const HEADER: usize = 10;
+const FIN_TEXT: u8 = 0x81;
+const FIN_CLOSE: u8 = 0x88;
+const FIN_PING: u8 = 0x89;
+
+/// One or more whole server frames, ready for the socket; cloning counts a reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// A text frame around `value` as JSON.
+    pub(super) fn json(value: &impl Serialize) -> Self {
+        let mut buffer = Vec::with_capacity(256);
+        buffer.resize(HEADER, 0);
+        // Writing to memory cannot fail, and our own types all serialize.
+        let encoded = serde_json::to_writer(&mut buffer, value);
+        debug_assert!(encoded.is_ok());
+        Self::finish(FIN_TEXT, buffer)
+    }
+
+    /// A close frame.
+    #[must_use]
+    pub(crate) fn close(close: Close) -> Self {
+        let mut buffer = vec![0; HEADER];
+        buffer.extend(close.code().to_be_bytes());
+        buffer.extend(close.reason().bytes());
+        Self::finish(FIN_CLOSE, buffer)
+    }
+
+    /// The heartbeat.
+    #[must_use]
+    pub(crate) fn ping() -> Self {
+        Self(Bytes::from_static(&[FIN_PING, 0]))
+    }
+
+    /// Frames one after the other, as one piece.
+    #[must_use]
+    pub(crate) fn join(frames: &[Self]) -> Self {
+        match frames {
+            [one] => one.clone(),
+            many => Self(many.iter().flat_map(|frame| frame.0.iter().copied()).collect::<Vec<u8>>().into()),
+        }
+    }
+
+    /// Length on the wire in bytes.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What goes to the socket.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Writes the header into the room left in front of the payload.
+    fn finish(first: u8, mut buffer: Vec<u8>) -> Self {
+        let payload = buffer.len() - HEADER;
+        let mut header = [0_u8; HEADER];
+        header[0] = first;
+        let used = match payload {
+            0..=125 => {
+                header[1] = payload as u8;
+                2
+            }
+            126..=0xffff => {
+                header[1] = 126;
+                header[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
+                4
+            }
+            _ => {
+                header[1] = 127;
+                header[2..10].copy_from_slice(&(payload as u64).to_be_bytes());
+                10
+            }
+        };
+        let start = HEADER - used;
+        let written = (&mut buffer[start..HEADER]).write(&header[..used]);
+        debug_assert!(written.is_ok());
+        Self(Bytes::from(buffer).slice(start..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::protocol::frame::{Frame as Reference, coding::{Data, OpCode}};
+
+    use super::*;
+
+    /// Byte for byte what tungstenite would send, at each length of header.
+    #[test]
+    fn frames_equal_tungstenites() {
+        for length in [0, 1, 123, 124, 65_533, 65_534, 70_000] {
+            let text = "x".repeat(length);
+            let payload = format!("\"{text}\"");
+            let mut expected = Vec::new();
+            Reference::message(payload.into_bytes(), OpCode::Data(Data::Text), true).format(&mut expected).unwrap();
+            assert_eq!(Frame::json(&text).bytes(), &expected, "length {length}");
+        }
+    }
+
+    #[test]
+    fn joining_keeps_the_bytes() {
+        let (a, b) = (Frame::json(&"a"), Frame::json(&"b"));
+        assert_eq!(Frame::join(std::slice::from_ref(&a)), a);
+        assert_eq!(Frame::join(&[a.clone(), b.clone()]).bytes(), &[a.bytes().as_ref(), b.bytes()].concat());
+    }
+}

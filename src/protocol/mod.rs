@@ -1,0 +1,16 @@
+//! The words of the wire: names, positions, commands, events, frames, close codes.
+//!
+//! Owns every rule about what bytes mean. Does no I/O and knows neither rooms nor sockets.
+
+mod close;
+mod command;
+mod event;
+mod frame;
+mod name;
+mod payload;
+
+pub use close::Close;
+pub use command::{Command, Refusal};
+pub use event::{ErrorCode, Event, Message, Outcome};
+pub use frame::Frame;
+pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};

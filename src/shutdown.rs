@@ -1,0 +1,185 @@
+//! Stopping: who asked for it, what must end before it, and whether the node wants traffic.
+//!
+//! Owns no order of things; that is `app`'s.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// SIGTERM and SIGINT, as often as they come.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes both signals over from their default, which is to die at once.
+    pub fn new() -> anyhow::Result<Self> {
+        let take = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())? })
+    }
+
+    /// The next request to stop.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Everything spawned, so that the end can wait for it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs a task that ends by itself.
+    pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.tracker.spawn(task)
+    }
+
+    /// Runs a task until it ends or [`Tasks::stop`] is called.
+    pub fn spawn_until_stopped<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move { stop.run_until_cancelled(task).await });
+    }
+
+    /// Ends what runs until stopped and waits for all tasks, at most `limit`. False: some were still running.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Why this node should not get traffic, if it should not.
+#[derive(Debug)]
+pub struct Readiness {
+    state: Mutex<State>,
+    /// How long an unreachable Redis is everyone's fault rather than this node's.
+    grace: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    started: bool,
+    draining: bool,
+    redis: Redis,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Redis {
+    NotNeeded,
+    NotYet,
+    Up,
+    DownSince(Instant),
+}
+
+impl Readiness {
+    /// Not ready until [`Readiness::started`], nor, where Redis is used, before it was reached once.
+    #[must_use]
+    pub fn new(uses_redis: bool, grace: Duration) -> Self {
+        let redis = if uses_redis { Redis::NotYet } else { Redis::NotNeeded };
+        Self { state: Mutex::new(State { started: false, draining: false, redis }), grace }
+    }
+
+    /// The listeners accept.
+    pub fn started(&self) {
+        self.state.lock().started = true;
+    }
+
+    /// The node is about to go away; there is no way back.
+    pub fn draining(&self) {
+        self.state.lock().draining = true;
+    }
+
+    /// A round trip through Redis, both ways, succeeded.
+    pub fn redis_up(&self) {
+        self.state.lock().redis = Redis::Up;
+    }
+
+    /// Redis does not answer.
+    pub fn redis_down(&self) {
+        let redis = &mut self.state.lock().redis;
+        if let Redis::Up = redis {
+            *redis = Redis::DownSince(Instant::now());
+        }
+    }
+
+    /// Whether the node has come up: listeners bound and Redis, where used, reached once.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        let state = self.state.lock();
+        state.started && !matches!(state.redis, Redis::NotYet)
+    }
+
+    /// Whether the node is going away.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.state.lock().draining
+    }
+
+    /// What speaks against traffic; empty: nothing.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let mut reasons = Vec::new();
+        if !state.started {
+            reasons.push("starting".to_owned());
+        }
+        if state.draining {
+            reasons.push("draining".to_owned());
+        }
+        match state.redis {
+            Redis::NotYet => reasons.push("redis: not reached yet".to_owned()),
+            Redis::DownSince(since) if since.elapsed() >= self.grace => {
+                reasons.push(format!("redis: unreachable for {} s", since.elapsed().as_secs()));
+            }
+            Redis::DownSince(_) | Redis::Up | Redis::NotNeeded => {}
+        }
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_redis_takes_readiness_only_after_the_grace() {
+        let readiness = Readiness::new(true, Duration::from_secs(60));
+        assert_eq!(readiness.reasons(), ["starting", "redis: not reached yet"]);
+        readiness.started();
+        readiness.redis_down();
+        assert!(!readiness.is_started(), "never reached is not the same as lost");
+        readiness.redis_up();
+        assert!(readiness.is_started() && readiness.reasons().is_empty());
+        readiness.redis_down();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        readiness.redis_down();
+        assert!(readiness.reasons().is_empty());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(readiness.reasons(), ["redis: unreachable for 60 s"]);
+        readiness.redis_up();
+        assert!(readiness.reasons().is_empty());
+        readiness.draining();
+        assert_eq!(readiness.reasons(), ["draining"]);
+    }
+}
