@@ -61,6 +61,12 @@ impl Tasks {
         self.tracker.spawn(async move { stop.run_until_cancelled(task).await });
     }
 
+    /// Cancelled by [`Tasks::stop`]; for tasks with something to finish first.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Ends what runs until stopped and waits for all tasks, at most `limit`. False: some were still running.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.stop.cancel();

@@ -188,14 +188,16 @@ impl Logs {
         self.trim(now_ms);
         let Some(log) = self.rooms.get(room) else {
             let continuous = after == MessageId::START;
-            return Page { publications: Vec::new(), continuous, top: MessageId::START };
+            return Page { publications: Vec::new(), continuous, through: MessageId::START, top: MessageId::START };
         };
         let first = log.entries.front().map_or(log.top.seq + 1, |entry| entry.publication.id.seq);
         let same_log = after == MessageId::START || after.epoch == log.top.epoch;
         let continuous = same_log && after.seq + 1 >= first && after.seq <= log.top.seq;
         let skip = if continuous { usize::try_from(after.seq + 1 - first).unwrap_or(usize::MAX) } else { 0 };
-        let publications = log.entries.iter().skip(skip).take(limit).map(|entry| entry.publication.clone()).collect();
-        Page { publications, continuous, top: log.top }
+        let entries = log.entries.iter().skip(skip).take(limit);
+        let publications: Vec<_> = entries.map(|entry| entry.publication.clone()).collect();
+        let through = publications.last().map_or(log.top, |publication| publication.id);
+        Page { publications, continuous, through, top: log.top }
     }
 }
 

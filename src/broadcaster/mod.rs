@@ -60,6 +60,8 @@ pub struct Page {
     pub publications: Vec<Publication>,
     /// Whether they follow the position asked for exactly; if not, they begin with the oldest that the log still has.
     pub continuous: bool,
+    /// The position up to which the page goes; `top` when nothing follows.
+    pub through: MessageId,
     /// The log's last position when it was read.
     pub top: MessageId,
 }

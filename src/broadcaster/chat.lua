@@ -1,0 +1,71 @@
+#!lua name=@LIBRARY@
+-- The room log in Redis: each operation is one atomic step. Loaded as one function library, named by the hash of this text.
+--
+-- Keys of a room, in one hash slot:  {p:room}:log   stream, entry <seq>-0, field d = the publication as JSON
+--                                    {p:room}:meta  hash, e = epoch, s = seq of the last message
+-- Channel of a room:                 {p:room}       the same JSON
+-- Redis numbers in Lua are doubles: milliseconds since 1970 and seqs stay exact up to 2^53.
+
+local START = '0-0'
+
+local function number(value)
+  return string.format('%.0f', value)
+end
+
+local function position(epoch, seq)
+  return number(epoch) .. '-' .. number(seq)
+end
+
+-- Appends and fans out. keys: log, meta, channel (never written: it names the slot).
+-- args: the entry after its head as JSON without the opening brace; messages to keep; milliseconds to keep log; to keep meta.
+-- Returns the new position.
+local function publish(keys, args)
+  local log, meta, channel = keys[1], keys[2], keys[3]
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local known = redis.call('HMGET', meta, 'e', 's')
+  local epoch, seq = tonumber(known[1]), tonumber(known[2])
+  local prev
+  if epoch and seq then
+    prev = position(epoch, seq)
+  else
+    redis.call('DEL', log) -- a log without its meta: its positions mean nothing any more
+    epoch, seq, prev = now, 0, START
+  end
+  seq = seq + 1
+  local id = position(epoch, seq)
+  local entry = '{"v":1,"id":"' .. id .. '","prev":"' .. prev .. '","ts":' .. number(now) .. ',' .. args[1]
+  redis.call('XADD', log, 'MAXLEN', '=', args[2], number(seq) .. '-0', 'd', entry)
+  redis.call('HSET', meta, 'e', number(epoch), 's', number(seq))
+  redis.call('PEXPIRE', log, args[3])
+  redis.call('PEXPIRE', meta, args[4])
+  redis.call('PUBLISH', channel, entry)
+  return id
+end
+
+-- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return.
+-- Returns the last position, 1 if the entries follow the given one exactly (else they begin with the oldest kept), and the entries.
+local function read(keys, args)
+  local log, meta = keys[1], keys[2]
+  local after_epoch, after_seq, limit = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
+  local known = redis.call('HMGET', meta, 'e', 's')
+  local epoch, seq = tonumber(known[1]), tonumber(known[2])
+  if not (epoch and seq) then
+    return { START, after_seq == 0 and 1 or 0, {} }
+  end
+  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or seq + 1
+  local same_log = after_epoch == epoch or after_seq == 0
+  local continuous = same_log and after_seq + 1 >= first and after_seq <= seq
+  local entries = {}
+  if limit > 0 then
+    local from = continuous and number(after_seq + 1) .. '-0' or '-'
+    for _, entry in ipairs(redis.call('XRANGE', log, from, '+', 'COUNT', limit)) do
+      entries[#entries + 1] = entry[2][2]
+    end
+  end
+  return { position(epoch, seq), continuous and 1 or 0, entries }
+end
+
+redis.register_function('@LIBRARY@_publish', publish)
+redis.register_function { function_name = '@LIBRARY@_read', callback = read, flags = { 'no-writes' } }

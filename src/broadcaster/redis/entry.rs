@@ -1,0 +1,137 @@
+//! A publication as it stands in Redis: versioned JSON, the same in the log and on the channel.
+//!
+//! What comes out of Redis is decoded as strictly as what comes from clients.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::super::{Draft, Publication};
+use crate::{
+    protocol::{Message, MessageId, RoomName},
+    telemetry::trace::TraceContext,
+};
+
+/// The version that this release writes and reads. Releases that share a Redis during a rollout ignore each other's newer ones.
+const VERSION: u32 = 1;
+
+/// Why an entry was ignored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidEntry {
+    #[error("not an entry: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("version {0} is not known to this release")]
+    Version(u32),
+    #[error("its position is no message id")]
+    Position,
+}
+
+/// What the publisher gives; `chat.lua` puts `v`, `id`, `prev` and `ts` in front.
+#[derive(Serialize)]
+struct Tail<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    client_id: String,
+    payload: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    v: u32,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    prev: Cow<'a, str>,
+    ts: i64,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    from: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    client_id: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+    #[serde(borrow, default)]
+    traceparent: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+/// The entry without its opening brace and what the log assigns.
+pub(super) fn tail(draft: &Draft) -> String {
+    let tail = Tail {
+        kind: &draft.kind,
+        from: draft.user.as_ref().map(|user| user.as_str()),
+        client_id: draft.client.to_string(),
+        payload: &draft.payload,
+        traceparent: draft.trace.as_ref().map(ToString::to_string),
+    };
+    let json = serde_json::to_string(&tail).unwrap_or_default();
+    json.get(1..).unwrap_or_default().to_owned()
+}
+
+/// Decodes an entry of `room` and encodes the message for its members.
+pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, InvalidEntry> {
+    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|error| match serde_json::from_slice::<Version>(bytes) {
+        Ok(Version { v }) if v != VERSION => InvalidEntry::Version(v),
+        _ => InvalidEntry::Malformed(error),
+    })?;
+    if wire.v != VERSION {
+        return Err(InvalidEntry::Version(wire.v));
+    }
+    let position = |text: &str| text.parse::<MessageId>().map_err(|_| InvalidEntry::Position);
+    let (id, prev) = (position(&wire.id)?, position(&wire.prev)?);
+    let message = Message {
+        kind: &wire.kind,
+        id,
+        room,
+        from: wire.from.as_deref(),
+        client_id: &wire.client_id,
+        timestamp_ms: wire.ts,
+        payload: wire.payload,
+    };
+    let trace = wire.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
+    Ok(Publication { room: room.clone(), id, prev, frame: message.frame(), trace })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ClientId;
+
+    #[test]
+    fn an_entry_comes_back_as_it_was_written() {
+        let room = RoomName::new("r").unwrap();
+        let draft = Draft {
+            room: room.clone(),
+            kind: "note".into(),
+            client: ClientId::random(),
+            user: crate::protocol::UserId::new("a\"b").ok(),
+            payload: RawValue::from_string(r#"{ "x": [1e400] }"#.into()).unwrap(),
+            trace: None,
+        };
+        let json = format!(r#"{{"v":1,"id":"7-2","prev":"7-1","ts":1764000000000,{}"#, tail(&draft));
+        let publication = decode(&room, json.as_bytes()).unwrap();
+        let text = String::from_utf8_lossy(publication.frame.bytes()).into_owned();
+        assert!(text.contains(r#""from":"a\"b""#) && text.contains(r#""payload":{ "x": [1e400] }"#), "{text}");
+        assert_eq!((publication.id.seq, publication.prev.seq), (2, 1));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_by_name() {
+        let room = RoomName::new("r").unwrap();
+        let refuse = |json: &str| decode(&room, json.as_bytes()).unwrap_err();
+        assert!(matches!(refuse("\u{1}garbage"), InvalidEntry::Malformed(_)));
+        assert!(matches!(refuse(r#"{"v":2,"anything":1}"#), InvalidEntry::Version(2)));
+        let bad_id = r#"{"v":1,"id":"x","prev":"7-1","ts":1,"type":"a","client_id":"c","payload":1}"#;
+        assert!(matches!(refuse(bad_id), InvalidEntry::Position));
+    }
+}

@@ -1,0 +1,46 @@
+//! The Redis function library: its name, its loading, calls to it.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, RedisError, RedisResult, aio::ConnectionLike};
+
+const SOURCE: &str = include_str!("../chat.lua");
+
+/// `chat_<hash>`: two releases that share a Redis during a rollout each call their own.
+static LIBRARY: LazyLock<String> = LazyLock::new(|| format!("chat_{:016x}", fnv1a(SOURCE.as_bytes())));
+static PUBLISH: LazyLock<String> = LazyLock::new(|| format!("{}_publish", *LIBRARY));
+static READ: LazyLock<String> = LazyLock::new(|| format!("{}_read", *LIBRARY));
+
+/// FNV-1a: names a text, protects nothing.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A call of `publish` with room for its keys and arguments.
+pub(super) fn publish() -> Cmd {
+    call(&PUBLISH)
+}
+
+/// A call of `read`.
+pub(super) fn read() -> Cmd {
+    call(&READ)
+}
+
+fn call(name: &str) -> Cmd {
+    let mut command = redis::cmd("FCALL");
+    command.arg(name);
+    command
+}
+
+/// Whether a call failed as this Redis does not have the library yet, or any more. The call did nothing then.
+pub(super) fn is_missing(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("Function not found"))
+}
+
+/// Loads the library; loading it again is harmless.
+pub(super) async fn load(connection: &mut (impl ConnectionLike + Send)) -> RedisResult<()> {
+    let source = SOURCE.replace("@LIBRARY@", &LIBRARY);
+    let mut command = redis::cmd("FUNCTION");
+    command.arg("LOAD").arg("REPLACE").arg(source);
+    command.query_async(connection).await
+}

@@ -1,0 +1,235 @@
+//! The room log in Redis, shared by any number of nodes.
+//!
+//! Appending and fanning out is one atomic command ([`function`], `chat.lua`). [`publisher`] sends them, [`subscriber`] listens on one
+//! connection of its own for the rooms that have members here, reads go through a pool.
+
+mod entry;
+mod function;
+mod publisher;
+mod subscriber;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
+
+use self::{publisher::Publisher, subscriber::Subscriptions};
+use super::{Draft, Outlet, Page, PublishError, ReadError};
+use crate::{
+    config::{Config, Secret},
+    metrics::Metrics,
+    protocol::{MessageId, RoomName},
+    shutdown::{Readiness, Tasks},
+};
+
+/// How long a room's epoch and last position are kept after its last message.
+const META_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Connections for reads; each read holds one for a round trip.
+const READERS: usize = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Redis {
+    keys: Keys,
+    readers: Pool,
+    publisher: Publisher,
+    subscriptions: Arc<Subscriptions>,
+    metrics: Arc<Metrics>,
+}
+
+impl Redis {
+    pub(super) fn start(
+        url: &Secret,
+        config: &Config,
+        outlet: Weak<dyn Outlet>,
+        tasks: &Tasks,
+        readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let server = Server::new(url, config.redis.timeout)?;
+        let keys = Keys { prefix: config.redis.prefix.as_str().into() };
+        let retention = publisher::Retention {
+            messages: config.history.messages,
+            log: config.history.age,
+            meta: META_AGE.max(config.history.age),
+        };
+        let publishers = config.redis.publishers;
+        let publisher = Publisher::start(&server.pool(publishers)?, publishers, &keys, retention, server.timeout);
+        let subscriptions = Arc::new(Subscriptions::default());
+        let subscriber = subscriber::Subscriber {
+            server: server.clone(),
+            keys: keys.clone(),
+            subscriptions: subscriptions.clone(),
+            outlet,
+            readiness,
+            metrics: metrics.clone(),
+        };
+        tasks.spawn_until_stopped(subscriber.run());
+        Ok(Self { keys, readers: server.pool(READERS)?, publisher, subscriptions, metrics })
+    }
+
+    pub(super) async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+        self.publisher.publish(draft).await
+    }
+
+    pub(super) fn want(&self, room: &RoomName) {
+        self.subscriptions.want(room);
+    }
+
+    pub(super) async fn subscribe(&self, room: &RoomName) {
+        self.subscriptions.confirmed(room).await;
+    }
+
+    pub(super) fn unsubscribe(&self, room: &RoomName) {
+        self.subscriptions.drop_room(room);
+    }
+
+    pub(super) async fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Result<Page, ReadError> {
+        let (top, continuous, entries) = self.read_entries(room, after, limit).await?;
+        let top: MessageId = top.parse().map_err(|_| ReadError(format!("{top:?} is no position")))?;
+        let mut publications = Vec::with_capacity(entries.len());
+        for bytes in &entries {
+            match entry::decode(room, bytes) {
+                Ok(publication) => publications.push(publication),
+                Err(error) => {
+                    self.metrics.invalid_entries.inc();
+                    tracing::warn!(%room, %error, "an entry of the log was ignored");
+                }
+            }
+        }
+        let last = publications.last().map(|publication| publication.id);
+        let through = last.filter(|_| entries.len() >= limit).unwrap_or(top);
+        Ok(Page { publications, continuous, through, top })
+    }
+
+    async fn read_entries(
+        &self,
+        room: &RoomName,
+        after: MessageId,
+        limit: usize,
+    ) -> Result<(String, bool, Vec<Vec<u8>>), ReadError> {
+        let mut connection = self.readers.get().await.map_err(|error| ReadError(error.to_string()))?;
+        let mut call = function::read();
+        call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(after.epoch).arg(after.seq).arg(limit);
+        let mut result = call.query_async(&mut connection).await;
+        if let Err(error) = &result
+            && function::is_missing(error)
+        {
+            function::load(&mut connection).await?;
+            result = call.query_async(&mut connection).await;
+        }
+        if let Err(error) = &result
+            && breaks_connection(error)
+        {
+            drop(Connection::take(connection));
+        }
+        Ok(result?)
+    }
+
+    pub(super) async fn finish(&self, limit: Duration) -> bool {
+        self.publisher.finish(limit).await
+    }
+}
+
+impl From<RedisError> for ReadError {
+    fn from(error: RedisError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Whether a connection is of no use after `error`: its late replies, if any, must not meet another caller.
+fn breaks_connection(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
+}
+
+/// The names of a room's keys and channel, all in one hash slot.
+#[derive(Debug, Clone)]
+struct Keys {
+    prefix: Arc<str>,
+}
+
+impl Keys {
+    fn channel(&self, room: &RoomName) -> String {
+        format!("{{{}:{room}}}", self.prefix)
+    }
+
+    fn log(&self, room: &RoomName) -> String {
+        format!("{{{}:{room}}}:log", self.prefix)
+    }
+
+    fn meta(&self, room: &RoomName) -> String {
+        format!("{{{}:{room}}}:meta", self.prefix)
+    }
+
+    /// The room that a channel belongs to.
+    fn room_of(&self, channel: &[u8]) -> Option<RoomName> {
+        let channel = std::str::from_utf8(channel).ok()?;
+        let name = channel.strip_prefix('{')?.strip_prefix(&*self.prefix)?.strip_prefix(':')?.strip_suffix('}')?;
+        RoomName::new(name).ok()
+    }
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+struct Server {
+    info: ConnectionInfo,
+    timeout: Duration,
+}
+
+impl Server {
+    fn new(url: &Secret, timeout: Duration) -> anyhow::Result<Self> {
+        let client = Client::open(url.expose()).context("redis.url is not valid")?;
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info = client.get_connection_info().clone().set_tcp_settings(tcp);
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        Ok(Self { info: info.set_redis_settings(settings), timeout })
+    }
+
+    /// Timeouts on everything: the crate's own response timeout is 500 ms, its pools wait for ever.
+    fn settings(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout))
+            .set_pipeline_buffer_size(1024)
+    }
+
+    fn pool(&self, size: usize) -> anyhow::Result<Pool> {
+        let manager = Manager::new_with_config(self.info.clone(), self.settings()).context("redis.url is not valid")?;
+        let wait = Some(self.timeout);
+        let timeouts = Timeouts { wait, create: wait, recycle: wait };
+        Pool::builder(manager)
+            .max_size(size)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .context("cannot make the Redis pool")
+    }
+}
+
+/// A pool's error in one line, without the URL.
+fn reason(error: &PoolError) -> String {
+    match error {
+        PoolError::Timeout(_) => "no answer in time".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_name_their_room() {
+        let keys = Keys { prefix: "chat".into() };
+        let room = RoomName::new("team.rust-1").unwrap();
+        assert_eq!(keys.log(&room), "{chat:team.rust-1}:log");
+        assert_eq!(keys.room_of(keys.channel(&room).as_bytes()), Some(room));
+        for foreign in ["chat:x", "{other:x}", "{chat:}", "{chat:a b}", "{chat:x}:log", ""] {
+            assert_eq!(keys.room_of(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+}
