@@ -1,0 +1,331 @@
+//! One socket: read by tungstenite, written by whoever delivers, both through one outbox.
+//!
+//! During normal fan-out its task sleeps: a delivery is one write by the deliverer. The task wakes to read and when the socket was full.
+//! Knows nothing of rooms or JSON.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+    time::{timeout, timeout_at},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message, Utf8Bytes,
+        error::{CapacityError, ProtocolError},
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use super::outbox::{Limits, Next, Outbox};
+use crate::{
+    config,
+    protocol::{ClientId, Close, Frame, UserId},
+};
+
+/// The code of a connection that ended without a close frame (RFC 6455 §7.1.5).
+const ABNORMAL: u16 = 1006;
+/// The code of a close frame without one.
+const NO_STATUS: u16 = 1000;
+/// How long a peer gets to close its side after ours: unread input would turn the close into a reset, which eats what is in flight.
+const LINGER: Duration = Duration::from_secs(2);
+/// What the kernel may hold back unsent; without it a reader could be megabytes behind before a write fails.
+const NOTSENT_LOWAT: u32 = 16 * 1024;
+/// tungstenite zeroes this buffer at each poll and keeps it for ever.
+const READ_BUFFER: usize = 1024;
+/// Room for a pong and a close frame of the library's own.
+const CONTROL_BUFFER: usize = 512;
+
+/// Limits of one connection, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    message_bytes: usize,
+    outbox: Limits,
+}
+
+impl ConnectionLimits {
+    /// As configured.
+    #[must_use]
+    pub fn new(limits: &config::Limits) -> Self {
+        let outbox = Limits { bytes: limits.outbox_bytes.bytes(), age: limits.outbox_age };
+        Self { message_bytes: limits.message_bytes.bytes(), outbox }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Of the close frame, ours or theirs; 1006 for none.
+    pub code: u16,
+    /// Its text.
+    pub reason: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connection {
+    id: ClientId,
+    user: Option<UserId>,
+    /// Seconds since 1970; absent: never.
+    expires_at: Option<u64>,
+    socket: TcpStream,
+    limits: ConnectionLimits,
+    outbox: Mutex<Outbox>,
+    /// The task has to look at the outbox.
+    wake: Notify,
+    /// The outbox has become empty.
+    drained: Notify,
+    /// Heartbeats since the peer was last heard.
+    silent: AtomicU8,
+}
+
+impl Connection {
+    /// Takes an upgraded socket.
+    pub fn new(
+        socket: TcpStream,
+        id: ClientId,
+        user: Option<UserId>,
+        expires_at: Option<u64>,
+        limits: ConnectionLimits,
+    ) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+        let outbox = Mutex::new(Outbox::new());
+        let (wake, drained) = (Notify::new(), Notify::new());
+        Ok(Self { id, user, expires_at, socket, limits, outbox, wake, drained, silent: AtomicU8::new(0) })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Who it belongs to.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// Whether it still takes frames.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.outbox.lock().is_open()
+    }
+
+    /// Sends at once, or queues behind what waits. Never blocks; a reader over its limits is closed 1013.
+    pub fn send(&self, frame: &Frame) {
+        let look = self.outbox.lock().send(&self.socket, frame, self.limits.outbox);
+        if look {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Closes after what waits (a slow one: instead of what waits). Does nothing when already closing.
+    pub fn close(&self, close: Close) {
+        if self.outbox.lock().start_close(close) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Returns once nothing waits, or the connection is closing.
+    pub(super) async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            {
+                let outbox = self.outbox.lock();
+                if outbox.is_empty() || !outbox.is_open() {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Most bytes that may wait here.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.limits.outbox.bytes
+    }
+
+    /// One heartbeat: pings, and closes who was silent for two or whose token has expired.
+    pub(super) fn heartbeat(&self, now: u64) {
+        if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            self.close(Close::Expired);
+        } else if self.silent.fetch_add(1, Ordering::Relaxed) >= 2 {
+            self.close(Close::Heartbeat);
+        } else {
+            self.send(&Frame::ping());
+        }
+    }
+
+    /// Serves the socket to its end. `leftover` is what was read behind the upgrade request.
+    pub async fn run(self: &Arc<Self>, leftover: Vec<u8>, on_text: impl AsyncFnMut(Utf8Bytes)) -> Ending {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BUFFER)
+            .max_message_size(Some(self.limits.message_bytes))
+            .max_frame_size(Some(self.limits.message_bytes));
+        let transport = Transport(self.clone());
+        let mut socket = WebSocketStream::from_partially_read(transport, leftover, Role::Server, Some(config)).await;
+        // Writing comes first, so that a pong the library holds back is taken up as soon as the outbox is empty.
+        let ending = tokio::select! {
+            biased;
+            () = self.write() => None,
+            ending = self.read(&mut socket, on_text) => {
+                self.write().await;
+                Some(ending)
+            }
+        };
+        self.linger().await;
+        let ours = self.outbox.lock().close();
+        let abnormal = Ending { code: ABNORMAL, reason: String::new() };
+        ours.map(|close| Ending { code: close.code(), reason: close.reason() }).or(ending).unwrap_or(abnormal)
+    }
+
+    /// Reads until the peer closes or breaks the rules.
+    async fn read(&self, socket: &mut WebSocketStream<Transport>, mut on_text: impl AsyncFnMut(Utf8Bytes)) -> Ending {
+        loop {
+            let close = match socket.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    on_text(text).await;
+                    continue;
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Binary(_))) => Close::Binary,
+                Some(Ok(Message::Close(frame))) => {
+                    // The library's answer goes through our outbox like everything else.
+                    let _ = timeout(LINGER, socket.flush()).await;
+                    let (code, reason) = frame.map_or((NO_STATUS, String::new()), |frame| {
+                        (frame.code.into(), frame.reason.as_str().to_owned())
+                    });
+                    return Ending { code, reason };
+                }
+                Some(Err(error)) => match fault(&error) {
+                    Some(close) => close,
+                    None => break,
+                },
+                None => break,
+            };
+            self.close(close);
+            return Ending { code: close.code(), reason: close.reason() };
+        }
+        self.outbox.lock().kill();
+        self.drained.notify_waiters();
+        Ending { code: ABNORMAL, reason: String::new() }
+    }
+
+    /// Writes what waits whenever the socket takes it; returns when nothing will follow.
+    async fn write(&self) {
+        loop {
+            let next = self.outbox.lock().flush(&self.socket, self.limits.outbox);
+            if next != Next::Finished && self.outbox.lock().is_empty() {
+                self.drained.notify_waiters();
+            }
+            match next {
+                Next::Idle => self.wake.notified().await,
+                Next::Blocked(until) => {
+                    let writable = tokio::select! {
+                        writable = timeout_at(until, self.socket.writable()) => writable.is_ok(),
+                        () = self.wake.notified() => true,
+                    };
+                    if !writable && !self.outbox.lock().start_close(Close::Slow) {
+                        self.outbox.lock().kill(); // closing already, and not even that was taken
+                    }
+                }
+                Next::Finished => {
+                    self.drained.notify_waiters();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends our side, then reads what the peer still sends, for a while.
+    async fn linger(&self) {
+        if SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write).is_err() {
+            return;
+        }
+        let rest = async {
+            let mut scratch = [0; 1024];
+            while self.socket.readable().await.is_ok() {
+                match self.socket.try_read(&mut scratch) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => return,
+                }
+            }
+        };
+        let _ = timeout(LINGER, rest).await;
+    }
+}
+
+/// The close code for what the peer did wrong; `None`: it has gone.
+fn fault(error: &Error) -> Option<Close> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
+        Error::Utf8(_) => Some(Close::NotUtf8),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => None,
+        Error::ConnectionClosed | Error::AlreadyClosed => None,
+        _ => Some(Close::Protocol),
+    }
+}
+
+/// The socket as tungstenite sees it.
+struct Transport(Arc<Connection>);
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.socket.poll_read_ready(cx))?;
+            match self.0.socket.try_read(buffer.initialize_unfilled()) {
+                Ok(read) => {
+                    buffer.advance(read);
+                    self.0.silent.store(0, Ordering::Relaxed);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    /// A whole frame or nothing. Pending needs no waker: the task polls the library again when it has written what waits.
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.0.outbox.lock().control(&self.0.socket, bytes) {
+            None => Poll::Pending,
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            Some(Ok(look)) => {
+                if look {
+                    self.0.wake.notify_one();
+                }
+                Poll::Ready(Ok(bytes.len()))
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
