@@ -14,7 +14,7 @@ use std::{
 use serde_json::value::RawValue;
 
 use crate::{
-    config::Config,
+    config::{self, Config},
     metrics::Metrics,
     protocol::{ClientId, Frame, MessageId, Outcome, RoomName, UserId},
     shutdown::{Readiness, Tasks},
@@ -112,24 +112,43 @@ pub enum Broadcaster {
     Redis(redis::Redis),
 }
 
-impl Broadcaster {
-    /// As configured. Starts its tasks; a Redis that is down is waited for, not an error.
+/// A broadcaster whose settings are known to be good.
+#[derive(Debug)]
+pub enum Prepared {
+    /// See [`Broadcaster::Local`].
+    Local(config::History),
+    /// See [`Broadcaster::Redis`].
+    Redis(Box<redis::Settings>),
+}
+
+impl Prepared {
+    /// As configured. An invalid `redis.url` is an error; a Redis that is down is not.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        match &config.redis.url {
+            None => Ok(Self::Local(config.history.clone())),
+            Some(url) => Ok(Self::Redis(Box::new(redis::Settings::new(url, config)?))),
+        }
+    }
+
+    /// Starts the tasks it needs.
+    #[must_use]
     pub fn start(
-        config: &Config,
+        self,
         outlet: Weak<dyn Outlet>,
         tasks: &Tasks,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        match &config.redis.url {
-            None => Ok(Self::Local(local::Local::new(&config.history, outlet))),
-            Some(url) => {
-                let redis = redis::Redis::start(url, config, outlet, tasks, readiness, metrics)?;
-                Ok(Self::Redis(redis))
+    ) -> Broadcaster {
+        match self {
+            Self::Local(history) => Broadcaster::Local(local::Local::new(&history, outlet)),
+            Self::Redis(settings) => {
+                Broadcaster::Redis(redis::Redis::start(*settings, outlet, tasks, readiness, metrics))
             }
         }
     }
+}
 
+impl Broadcaster {
     /// The word for `messaging.system` in traces.
     #[must_use]
     pub fn system(&self) -> &'static str {

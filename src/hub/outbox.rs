@@ -114,8 +114,9 @@ impl Outbox {
             return None;
         }
         let bytes = Bytes::copy_from_slice(frames);
-        let sent = self.queue.is_empty() && self.write_now(socket, &bytes, true);
-        if !sent && !self.queue.back().is_some_and(|waiting| waiting.control) {
+        let idle = self.queue.is_empty();
+        let sent = idle && self.write_now(socket, &bytes, true);
+        if !idle {
             self.push(bytes, true);
         }
         if closes && self.phase == Phase::Open {

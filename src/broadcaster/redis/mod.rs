@@ -41,27 +41,45 @@ pub struct Redis {
     metrics: Arc<Metrics>,
 }
 
+/// How to reach Redis, what it keeps, and pools that connect when first used.
+#[derive(Debug)]
+pub struct Settings {
+    server: Server,
+    keys: Keys,
+    readers: Pool,
+    writers: Pool,
+    publishers: usize,
+    retention: publisher::Retention,
+}
+
+impl Settings {
+    pub(super) fn new(url: &Secret, config: &Config) -> anyhow::Result<Self> {
+        let server = Server::new(url, config.redis.timeout)?;
+        let (log, messages) = (config.history.age, config.history.messages);
+        Ok(Self {
+            readers: server.pool(READERS)?,
+            writers: server.pool(config.redis.publishers)?,
+            publishers: config.redis.publishers,
+            keys: Keys { prefix: config.redis.prefix.as_str().into() },
+            retention: publisher::Retention { messages, log, meta: META_AGE.max(log) },
+            server,
+        })
+    }
+}
+
 impl Redis {
     pub(super) fn start(
-        url: &Secret,
-        config: &Config,
+        settings: Settings,
         outlet: Weak<dyn Outlet>,
         tasks: &Tasks,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        let server = Server::new(url, config.redis.timeout)?;
-        let keys = Keys { prefix: config.redis.prefix.as_str().into() };
-        let retention = publisher::Retention {
-            messages: config.history.messages,
-            log: config.history.age,
-            meta: META_AGE.max(config.history.age),
-        };
-        let publishers = config.redis.publishers;
-        let publisher = Publisher::start(&server.pool(publishers)?, publishers, &keys, retention, server.timeout);
+    ) -> Self {
+        let Settings { server, keys, readers, writers, publishers, retention } = settings;
+        let publisher = Publisher::start(&writers, publishers, &keys, retention, server.timeout);
         let subscriptions = Arc::new(Subscriptions::default());
         let subscriber = subscriber::Subscriber {
-            server: server.clone(),
+            server,
             keys: keys.clone(),
             subscriptions: subscriptions.clone(),
             outlet,
@@ -69,7 +87,7 @@ impl Redis {
             metrics: metrics.clone(),
         };
         tasks.spawn_until_stopped(subscriber.run());
-        Ok(Self { keys, readers: server.pool(READERS)?, publisher, subscriptions, metrics })
+        Self { keys, readers, publisher, subscriptions, metrics }
     }
 
     pub(super) async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {

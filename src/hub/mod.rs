@@ -1,0 +1,403 @@
+//! This node's rooms and connections.
+//!
+//! Publishing goes to the broadcaster; what comes back from it is delivered to the members that are connected here. Knows no HTTP and no
+//! Redis. A room's log is the broadcaster's; the hub knows how far its members are in it and reads what they missed.
+
+mod connection;
+mod outbox;
+mod room;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+
+use self::room::{Batch, INLINE, Room, Scratch, Work};
+pub use self::connection::{Connection, ConnectionLimits, Ending};
+use crate::{
+    broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError},
+    metrics::Metrics,
+    protocol::{ClientId, Close, MessageId, RoomName},
+    shutdown::{Readiness, Tasks},
+    telemetry::trace,
+};
+
+/// One is looked after in each of this many parts of a heartbeat.
+const SHARDS: usize = 25;
+/// How long an empty room stays subscribed: reconnects and page changes come back at once.
+const LINGER: Duration = Duration::from_secs(5);
+/// Messages in one read of a log.
+const PAGE: usize = 100;
+/// Reads of logs at one time, over all rooms.
+const READS: usize = 16;
+/// Longest wait before a failed read is tried again; taken with full jitter.
+const READ_RETRY: Duration = Duration::from_millis(500);
+/// Spread of the wait that a closing node asks of its clients: the closes themselves are paced.
+const RECONNECT_SPREAD_MS: u64 = 1000;
+/// The same where a whole room has to come back at once.
+const RESET_SPREAD_MS: u64 = 5000;
+
+#[derive(Default)]
+struct Shard {
+    rooms: RwLock<HashMap<RoomName, Arc<Room>>>,
+    connections: Mutex<HashMap<ClientId, Arc<Connection>>>,
+}
+
+/// See the module.
+pub struct Hub {
+    me: Weak<Self>,
+    shards: [Shard; SHARDS],
+    hasher: RandomState,
+    broadcaster: Broadcaster,
+    reads: Semaphore,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+impl Hub {
+    /// Makes the hub and starts its broadcaster, whose publications it delivers.
+    #[must_use]
+    pub fn start(broadcaster: Prepared, tasks: Tasks, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: me.clone(),
+            shards: std::array::from_fn(|_| Shard::default()),
+            hasher: RandomState::new(),
+            broadcaster: broadcaster.start(me.clone(), &tasks, readiness, metrics.clone()),
+            reads: Semaphore::new(READS),
+            tasks,
+            metrics,
+        })
+    }
+
+    /// The broadcaster behind it.
+    #[must_use]
+    pub fn broadcaster(&self) -> &Broadcaster {
+        &self.broadcaster
+    }
+
+    /// Sends a message to its room. `Ok` once the log has it; every member gets it, the sender too.
+    pub async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+        let room = draft.room.clone();
+        let id = self.broadcaster.publish(draft).await?;
+        // A log in this process has pushed it by now, and this is a connection's own task: deliver from here.
+        if let Some(room) = self.room(&room) {
+            self.flush_room(room, true);
+        }
+        Ok(id)
+    }
+
+    /// Registers a connection for its rooms; it leaves everything when the guard goes.
+    #[must_use]
+    pub fn attach(self: &Arc<Self>, connection: Arc<Connection>, rooms: Vec<RoomName>) -> Attached {
+        let shard = self.shards.get(connection.id().spread() % SHARDS);
+        if let Some(shard) = shard {
+            shard.connections.lock().insert(connection.id(), connection.clone());
+        }
+        self.metrics.opened.inc();
+        self.metrics.connections.inc();
+        Attached { hub: self.clone(), connection, rooms }
+    }
+
+    /// Heartbeats, and rooms that nobody came back to; for ever.
+    pub async fn look_after(self: Arc<Self>, heartbeat: Duration) {
+        let mut tick = interval(heartbeat / SHARDS as u32);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            for shard in &self.shards {
+                tick.tick().await;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let connections: Vec<_> = shard.connections.lock().values().cloned().collect();
+                connections.iter().for_each(|connection| connection.heartbeat(now));
+                self.forget_empty_rooms(shard);
+            }
+        }
+    }
+
+    /// Closes every connection, spread evenly over `window`, and waits for the last to end, at most `flush` longer. Returns how many were
+    /// closed and how many had to be left.
+    pub async fn drain(&self, window: Duration, flush: Duration) -> Drained {
+        let mut connections = self.connections();
+        fastrand::shuffle(&mut connections);
+        let closed = connections.len();
+        let slot = window.div_f64(closed.max(1) as f64);
+        let start = Instant::now();
+        for (n, connection) in connections.into_iter().enumerate() {
+            sleep_until(start + slot.mul_f64(n as f64 + fastrand::f64())).await;
+            connection.close(Close::Restart { after_ms: fastrand::u64(0..=RECONNECT_SPREAD_MS) });
+        }
+        // Upgrades that were under way when the drain began.
+        for connection in self.connections() {
+            connection.close(Close::Restart { after_ms: fastrand::u64(0..=RECONNECT_SPREAD_MS) });
+        }
+        let empty = async {
+            while !self.connections().is_empty() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = timeout(flush, empty).await;
+        Drained { closed, forced: self.connections().len() }
+    }
+
+    /// Connections at this moment.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.connections.lock().len()).sum()
+    }
+
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        self.shards.iter().flat_map(|shard| shard.connections.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn rooms(&self) -> Vec<Arc<Room>> {
+        self.shards.iter().flat_map(|shard| shard.rooms.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn shard_of(&self, room: &RoomName) -> Option<&Shard> {
+        self.shards.get((self.hasher.hash_one(room) % SHARDS as u64) as usize)
+    }
+
+    fn room(&self, name: &RoomName) -> Option<Arc<Room>> {
+        self.shard_of(name)?.rooms.read().get(name).cloned()
+    }
+
+    /// Puts a connection into a room, held until [`Attached::join`] has brought it up to date.
+    fn enter(&self, name: &RoomName, connection: &Arc<Connection>) -> Option<Arc<Room>> {
+        let mut rooms = self.shard_of(name)?.rooms.write();
+        let room = rooms.entry(name.clone()).or_insert_with(|| {
+            self.broadcaster.want(name);
+            Arc::new(Room::new(name.clone()))
+        });
+        // Under the map's lock, so that an empty room is not forgotten at this moment.
+        if room.enter(connection.clone()) {
+            self.metrics.rooms.inc();
+        }
+        Some(room.clone())
+    }
+
+    fn leave(&self, name: &RoomName, connection: &Arc<Connection>) {
+        if self.room(name).is_some_and(|room| room.leave(connection)) {
+            self.metrics.rooms.dec();
+        }
+    }
+
+    fn forget_empty_rooms(&self, shard: &Shard) {
+        let is_over = |room: &Room| room.empty_since().is_some_and(|since| since.elapsed() >= LINGER);
+        if !shard.rooms.read().values().any(|room| is_over(room)) {
+            return;
+        }
+        shard.rooms.write().retain(|name, room| {
+            let over = is_over(room);
+            if over {
+                self.broadcaster.unsubscribe(name);
+            }
+            !over
+        });
+    }
+
+    /// Subscribes a room and finds where its log stands. Waits for Redis as long as it takes.
+    async fn open(&self, room: &Room) {
+        self.broadcaster.subscribe(&room.name).await;
+        let top = loop {
+            match self.broadcaster.top(&room.name).await {
+                Ok(top) => break top,
+                Err(_) => sleep(READ_RETRY.mul_f64(fastrand::f64())).await,
+            }
+        };
+        room.open(top);
+    }
+
+    /// A page of a log, tried until it can be read.
+    async fn read(&self, room: &RoomName, after: MessageId) -> Page {
+        loop {
+            let page = {
+                let _permit = self.reads.acquire().await;
+                self.broadcaster.read(room, after, PAGE).await
+            };
+            match page {
+                Ok(page) => return page,
+                Err(error) => tracing::debug!(%room, %error, "reading the log again"),
+            }
+            sleep(READ_RETRY.mul_f64(fastrand::f64())).await;
+        }
+    }
+
+    /// Flushes a room if it needs it: at once where that is short and allowed, else in a task.
+    fn flush_room(&self, room: Arc<Room>, inline: bool) {
+        match room.begin_flush() {
+            None => {}
+            Some(true) if inline => {
+                let mut scratch = Scratch::default();
+                loop {
+                    match room.next(&mut scratch) {
+                        Work::Send(batch) => self.send(&room, &batch, &scratch.members),
+                        Work::Repair(from) => return self.spawn_flusher(room, Some(from)),
+                        Work::Done => return,
+                    }
+                }
+            }
+            Some(_) => self.spawn_flusher(room, None),
+        }
+    }
+
+    fn spawn_flusher(&self, room: Arc<Room>, repair_from: Option<MessageId>) {
+        let Some(hub) = self.me.upgrade() else { return };
+        self.tasks.spawn_until_stopped(async move {
+            let mut scratch = Scratch::default();
+            if let Some(from) = repair_from {
+                hub.repair(&room, from, &mut scratch).await;
+            }
+            loop {
+                match room.next(&mut scratch) {
+                    Work::Send(batch) => hub.send_paced(&room, &batch, &scratch.members).await,
+                    Work::Repair(from) => hub.repair(&room, from, &mut scratch).await,
+                    Work::Done => return,
+                }
+            }
+        });
+    }
+
+    /// One write per member.
+    fn send(&self, room: &Room, batch: &Batch, members: &[Arc<Connection>]) {
+        let _spans: Vec<_> = batch.traces.iter().map(|(remote, id)| trace::deliver(remote, &room.name, *id)).collect();
+        members.iter().for_each(|member| member.send(&batch.frame));
+        self.metrics.messages_out.inc_by((batch.messages * members.len()) as u64);
+    }
+
+    /// The same for a large room: lets others run in between.
+    async fn send_paced(&self, room: &Room, batch: &Batch, members: &[Arc<Connection>]) {
+        let _spans: Vec<_> = batch.traces.iter().map(|(remote, id)| trace::deliver(remote, &room.name, *id)).collect();
+        for some in members.chunks(INLINE) {
+            some.iter().for_each(|member| member.send(&batch.frame));
+            tokio::task::yield_now().await;
+        }
+        self.metrics.messages_out.inc_by((batch.messages * members.len()) as u64);
+    }
+
+    /// Reads what a room missed and delivers it. Members never see that there was a hole, unless the log has lost it.
+    async fn repair(&self, room: &Room, mut from: MessageId, scratch: &mut Scratch) {
+        self.metrics.repairs.inc();
+        loop {
+            let page = self.read(&room.name, from).await;
+            if !page.continuous {
+                return self.reset(room, page.top);
+            }
+            if let Some(batch) = Batch::of(&page.publications) {
+                room.repaired(page.through, &batch.frame, scratch);
+                self.send_paced(room, &batch, &scratch.members).await;
+            }
+            from = page.through;
+            if page.through == page.top {
+                return room.end_repair(page.top);
+            }
+        }
+    }
+
+    /// The log does not have the members' position any more: they come back and read what it has.
+    fn reset(&self, room: &Room, top: MessageId) {
+        self.metrics.resets.inc();
+        let everybody = room.everybody();
+        tracing::warn!(room = %room.name, connections = everybody.len(), "the room's log has lost its position; its members start over");
+        for connection in everybody {
+            connection.close(Close::Restart { after_ms: fastrand::u64(0..=RESET_SPREAD_MS) });
+        }
+        room.end_repair(top);
+    }
+}
+
+impl Outlet for Hub {
+    fn push(&self, publication: Publication) {
+        if let Some(room) = self.room(&publication.room) {
+            room.push(publication);
+        }
+    }
+
+    fn flush(&self, room: &RoomName) {
+        if let Some(room) = self.room(room) {
+            self.flush_room(room, false);
+        }
+    }
+
+    fn stale(&self) {
+        for room in self.rooms() {
+            room.mark_stale();
+            self.flush_room(room, false);
+        }
+    }
+}
+
+/// What a drain did.
+#[derive(Debug, Clone, Copy)]
+pub struct Drained {
+    /// Connections closed.
+    pub closed: usize,
+    /// Connections that had not ended by then.
+    pub forced: usize,
+}
+
+/// A connection's place in the hub.
+pub struct Attached {
+    hub: Arc<Hub>,
+    connection: Arc<Connection>,
+    rooms: Vec<RoomName>,
+}
+
+impl Attached {
+    /// Joins the rooms, live, and the last of them from `after` on, if given. Waits for Redis as long as it takes; safe to drop at any time.
+    pub async fn join(&self, after: Option<MessageId>) {
+        let entered: Vec<_> =
+            self.rooms.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
+        for (n, room) in entered.iter().enumerate() {
+            room.opened.get_or_init(|| self.hub.open(room)).await;
+            if let Some(after) = after.filter(|_| n + 1 == entered.len()) {
+                self.replay(room, after).await;
+            }
+            while let Some(held) = room.release(&self.connection) {
+                held.iter().for_each(|frame| self.connection.send(frame));
+                self.connection.drained().await;
+            }
+            self.hub.flush_room(room.clone(), false);
+        }
+    }
+
+    /// Sends what the log has after `after`, up to where live messages are held. If it no longer reaches back that far: all it has.
+    async fn replay(&self, room: &Room, after: MessageId) {
+        let mut from = after;
+        let mut first = true;
+        while self.connection.is_open() {
+            let Some(end) = room.replay_end(&self.connection) else { return };
+            if from.epoch == end.epoch && from >= end {
+                return;
+            }
+            let mut page = self.hub.read(&room.name, from).await;
+            if std::mem::take(&mut first) {
+                let outcome =
+                    if page.continuous { &self.hub.metrics.resumes_recovered } else { &self.hub.metrics.resumes_reset };
+                outcome.inc();
+            }
+            page.publications.retain(|publication| publication.id <= end);
+            let Some(batch) = Batch::of(&page.publications) else { return };
+            self.hub.metrics.messages_out.inc_by(batch.messages as u64);
+            self.connection.send(&batch.frame);
+            self.connection.drained().await;
+            from = page.publications.last().map_or(end, |last| last.id);
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.rooms.iter().for_each(|name| self.hub.leave(name, &self.connection));
+        if let Some(shard) = self.hub.shards.get(self.connection.id().spread() % SHARDS) {
+            shard.connections.lock().remove(&self.connection.id());
+        }
+        self.hub.metrics.connections.dec();
+    }
+}

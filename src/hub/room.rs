@@ -1,0 +1,351 @@
+//! One room on this node: its members, what is to be flushed to them, and how far they are in the room's log.
+//!
+//! One lock guards all of it and is never held across a write to a socket. Reads no log itself: it says from where to read ([`Work::Repair`]).
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::{sync::OnceCell, time::Instant};
+
+use super::Connection;
+use crate::{
+    broadcaster::Publication,
+    protocol::{Close, Frame, MessageId, RoomName},
+    telemetry::trace::TraceContext,
+};
+
+/// Publications that may wait for the flusher; more and the room reads the log instead.
+const INBOX: usize = 1024;
+/// Most bytes joined into one write.
+const BATCH_BYTES: usize = 16 * 1024;
+/// Rooms up to this size are flushed by the publisher's own task.
+pub(super) const INLINE: usize = 64;
+
+/// What a flusher reuses from one flush to the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) members: Vec<Arc<Connection>>,
+    frames: Vec<Frame>,
+}
+
+/// What the flusher has to do next.
+pub(super) enum Work {
+    /// Send this to everybody in the scratch.
+    Send(Batch),
+    /// Read the log from here: something was missed.
+    Repair(MessageId),
+    /// Nothing; this flusher is not one any more.
+    Done,
+}
+
+/// Some publications as one piece.
+pub(super) struct Batch {
+    pub(super) frame: Frame,
+    pub(super) messages: usize,
+    /// Of those among them that are traced.
+    pub(super) traces: Vec<(TraceContext, MessageId)>,
+}
+
+impl Batch {
+    /// A stretch of a log; `None` for an empty one. Traces end with the live delivery.
+    pub(super) fn of(publications: &[Publication]) -> Option<Self> {
+        let frames: Vec<Frame> = publications.iter().map(|publication| publication.frame.clone()).collect();
+        let messages = frames.len();
+        (messages > 0).then(|| Self { frame: Frame::join(&frames), messages, traces: Vec::new() })
+    }
+}
+
+/// A member that does not get live messages yet.
+struct Joiner {
+    connection: Arc<Connection>,
+    /// Where replay ends and `frames` go on; known once the room is open.
+    from: Option<MessageId>,
+    frames: Vec<Frame>,
+    bytes: usize,
+}
+
+struct State {
+    members: Vec<Arc<Connection>>,
+    joiners: Vec<Joiner>,
+    inbox: VecDeque<Publication>,
+    /// Of the last message flushed; absent until the room is open.
+    position: Option<MessageId>,
+    /// A flusher is at work.
+    flushing: bool,
+    /// Something was missed: read the log.
+    stale: bool,
+    /// The log is being read; the inbox collects what is live.
+    repairing: bool,
+    empty_since: Option<Instant>,
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    /// Moves on to `position` and takes everybody who gets `frame`.
+    fn advance(&mut self, position: MessageId, frame: &Frame, members: &mut Vec<Arc<Connection>>) {
+        self.position = Some(position);
+        members.clear();
+        members.extend(self.members.iter().cloned());
+        for joiner in &mut self.joiners {
+            joiner.bytes += frame.wire_len();
+            if joiner.bytes > joiner.connection.outbox_bytes() {
+                joiner.frames = Vec::new();
+                joiner.connection.close(Close::Slow);
+            } else {
+                joiner.frames.push(frame.clone());
+            }
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Room {
+    pub(super) name: RoomName,
+    /// Set once the room is subscribed and its position known.
+    pub(super) opened: OnceCell<()>,
+    state: Mutex<State>,
+}
+
+impl Room {
+    pub(super) fn new(name: RoomName) -> Self {
+        let state = State {
+            members: Vec::new(),
+            joiners: Vec::new(),
+            inbox: VecDeque::new(),
+            position: None,
+            flushing: false,
+            stale: false,
+            repairing: false,
+            empty_since: None,
+        };
+        Self { name, opened: OnceCell::new(), state: Mutex::new(state) }
+    }
+
+    /// Takes a joiner; what is live is held for it from now on. True: the room was empty.
+    pub(super) fn enter(&self, connection: Arc<Connection>) -> bool {
+        let state = &mut *self.state.lock();
+        let first = state.is_empty();
+        state.empty_since = None;
+        state.joiners.push(Joiner { connection, from: state.position, frames: Vec::new(), bytes: 0 });
+        first
+    }
+
+    /// The room is subscribed and its log stood at `position` after that.
+    pub(super) fn open(&self, position: MessageId) {
+        let state = &mut *self.state.lock();
+        state.position = Some(position);
+        state.joiners.iter_mut().for_each(|joiner| joiner.from = Some(position));
+        prune(state, position);
+    }
+
+    /// Where a joiner's replay ends.
+    pub(super) fn replay_end(&self, connection: &Arc<Connection>) -> Option<MessageId> {
+        let state = self.state.lock();
+        state.joiners.iter().find(|joiner| Arc::ptr_eq(&joiner.connection, connection)).and_then(|joiner| joiner.from)
+    }
+
+    /// What was held for a joiner; `None`: nothing was, and it is a member now.
+    pub(super) fn release(&self, connection: &Arc<Connection>) -> Option<Vec<Frame>> {
+        let state = &mut *self.state.lock();
+        let index = state.joiners.iter().position(|joiner| Arc::ptr_eq(&joiner.connection, connection))?;
+        let joiner = state.joiners.get_mut(index)?;
+        if joiner.frames.is_empty() {
+            let joiner = state.joiners.swap_remove(index);
+            state.members.push(joiner.connection);
+            return None;
+        }
+        joiner.bytes = 0;
+        Some(std::mem::take(&mut joiner.frames))
+    }
+
+    /// Takes a connection out. True: it was the last.
+    pub(super) fn leave(&self, connection: &Arc<Connection>) -> bool {
+        let state = &mut *self.state.lock();
+        if state.is_empty() {
+            return false;
+        }
+        if let Some(index) = state.members.iter().position(|member| Arc::ptr_eq(member, connection)) {
+            state.members.swap_remove(index);
+        }
+        state.joiners.retain(|joiner| !Arc::ptr_eq(&joiner.connection, connection));
+        let empty = state.is_empty();
+        if empty {
+            state.empty_since = Some(Instant::now());
+        }
+        empty
+    }
+
+    /// Since when nobody is here.
+    pub(super) fn empty_since(&self) -> Option<Instant> {
+        self.state.lock().empty_since
+    }
+
+    /// Everybody here, for a close.
+    pub(super) fn everybody(&self) -> Vec<Arc<Connection>> {
+        let state = self.state.lock();
+        state.members.iter().chain(state.joiners.iter().map(|joiner| &joiner.connection)).cloned().collect()
+    }
+
+    /// Takes a publication, if it is the next one. If something is missing before it, the room is stale instead: the log has both.
+    pub(super) fn push(&self, publication: Publication) {
+        let state = &mut *self.state.lock();
+        let behind = if state.repairing { None } else { state.position };
+        match state.inbox.back().map(|last| last.id).or(behind) {
+            Some(last) if publication.id <= last => {}
+            Some(last) if publication.prev != last => state.stale = true,
+            _ if state.inbox.len() >= INBOX => state.stale = true,
+            _ => state.inbox.push_back(publication),
+        }
+    }
+
+    pub(super) fn mark_stale(&self) {
+        self.state.lock().stale = true;
+    }
+
+    /// Becomes the room's flusher, if there is something to do and nobody does it. `Some(true)`: small enough to do it at once.
+    pub(super) fn begin_flush(&self) -> Option<bool> {
+        let state = &mut *self.state.lock();
+        let open = state.position.is_some() && !state.flushing && !state.repairing;
+        if !open || (state.inbox.is_empty() && !state.stale) {
+            return None;
+        }
+        state.flushing = true;
+        Some(!state.stale && state.members.len() + state.joiners.len() <= INLINE)
+    }
+
+    /// The flusher's next piece of work.
+    pub(super) fn next(&self, scratch: &mut Scratch) -> Work {
+        let state = &mut *self.state.lock();
+        if let Some(batch) = take_batch(state, scratch) {
+            return Work::Send(batch);
+        }
+        if state.stale
+            && let Some(position) = state.position
+        {
+            state.stale = false;
+            state.repairing = true;
+            return Work::Repair(position);
+        }
+        state.flushing = false;
+        Work::Done
+    }
+
+    /// A stretch of the log read for a repair: moves on to `through`.
+    pub(super) fn repaired(&self, through: MessageId, frame: &Frame, scratch: &mut Scratch) {
+        self.state.lock().advance(through, frame, &mut scratch.members);
+    }
+
+    /// The repair has reached the log's end, or starts over there.
+    pub(super) fn end_repair(&self, position: MessageId) {
+        let state = &mut *self.state.lock();
+        state.position = Some(position);
+        state.repairing = false;
+        prune(state, position);
+    }
+}
+
+/// Drops from the inbox what the log has given already; what does not follow it exactly makes the room stale.
+fn prune(state: &mut State, position: MessageId) {
+    while state.inbox.front().is_some_and(|publication| publication.id <= position) {
+        state.inbox.pop_front();
+    }
+    if state.inbox.front().is_some_and(|publication| publication.prev != position) {
+        state.inbox.clear();
+        state.stale = true;
+    }
+}
+
+/// Joins what waits, up to the size of a batch, and takes a snapshot of who gets it.
+fn take_batch(state: &mut State, scratch: &mut Scratch) -> Option<Batch> {
+    let mut last = None;
+    let mut bytes = 0;
+    let mut traces = Vec::new();
+    scratch.frames.clear();
+    while let Some(publication) = state.inbox.front() {
+        bytes += publication.frame.wire_len();
+        if bytes > BATCH_BYTES && !scratch.frames.is_empty() {
+            break;
+        }
+        let Some(publication) = state.inbox.pop_front() else { break };
+        last = Some(publication.id);
+        traces.extend(publication.trace.map(|trace| (trace, publication.id)));
+        scratch.frames.push(publication.frame);
+    }
+    let frame = Frame::join(&scratch.frames);
+    state.advance(last?, &frame, &mut scratch.members);
+    Some(Batch { frame, messages: scratch.frames.len(), traces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Event;
+
+    fn id(seq: u64) -> MessageId {
+        if seq == 0 { MessageId::START } else { MessageId { epoch: 1, seq } }
+    }
+
+    fn publication(seq: u64) -> Publication {
+        let frame = Event::Pong { r#ref: None }.frame();
+        Publication { room: RoomName::lobby(), id: id(seq), prev: id(seq - 1), frame, trace: None }
+    }
+
+    fn flushed(room: &Room) -> (usize, Option<MessageId>) {
+        let mut messages = 0;
+        loop {
+            match room.next(&mut Scratch::default()) {
+                Work::Send(batch) => messages += batch.messages,
+                Work::Repair(from) => return (messages, Some(from)),
+                Work::Done => return (messages, None),
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_is_flushed_and_what_came_twice_is_not() {
+        let room = Room::new(RoomName::lobby());
+        room.push(publication(1));
+        assert_eq!(room.begin_flush(), None, "not before the room is open");
+        room.open(id(1));
+        assert_eq!(room.begin_flush(), None, "the log had it already");
+        room.push(publication(2));
+        room.push(publication(2));
+        room.push(publication(3));
+        assert_eq!(room.begin_flush(), Some(true));
+        assert_eq!(room.begin_flush(), None, "one flusher at a time");
+        assert_eq!(flushed(&room), (2, None));
+        room.push(publication(1));
+        assert_eq!(room.begin_flush(), None);
+    }
+
+    #[test]
+    fn a_hole_makes_the_room_read_the_log_and_nothing_is_lost_meanwhile() {
+        let room = Room::new(RoomName::lobby());
+        room.open(id(1));
+        room.push(publication(2));
+        room.push(publication(4));
+        assert_eq!(room.begin_flush(), Some(false));
+        assert_eq!(flushed(&room), (1, Some(id(2))));
+        room.push(publication(5));
+        room.push(publication(6));
+        assert_eq!(room.begin_flush(), None, "the flusher is reading");
+        room.repaired(id(5), &publication(5).frame, &mut Scratch::default());
+        room.end_repair(id(5));
+        assert_eq!(flushed(&room), (1, None), "6 follows, 5 came with the log");
+    }
+
+    #[test]
+    fn a_hole_behind_the_repair_is_repaired_too() {
+        let room = Room::new(RoomName::lobby());
+        room.open(id(1));
+        room.push(publication(3));
+        assert_eq!(room.begin_flush(), Some(false));
+        assert_eq!(flushed(&room), (0, Some(id(1))));
+        room.push(publication(6));
+        room.end_repair(id(4));
+        assert_eq!(flushed(&room), (0, Some(id(4))));
+    }
+}
