@@ -26,7 +26,7 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Error, Message, Utf8Bytes,
+        Error, Message,
         error::{CapacityError, ProtocolError},
         protocol::{Role, WebSocketConfig},
     },
@@ -74,6 +74,12 @@ pub struct Ending {
     pub code: u16,
     /// Its text.
     pub reason: String,
+}
+
+/// Who handles what a client sends.
+pub trait Receive: Send {
+    /// One text message. The next is read once this is done, so a client that sends faster is held back by its own socket.
+    fn receive(&mut self, text: &str) -> impl Future<Output = ()> + Send;
 }
 
 /// See the module.
@@ -174,7 +180,7 @@ impl Connection {
     }
 
     /// Serves the socket to its end. `leftover` is what was read behind the upgrade request.
-    pub async fn run(self: &Arc<Self>, leftover: Vec<u8>, on_text: impl AsyncFnMut(Utf8Bytes)) -> Ending {
+    pub async fn run(self: &Arc<Self>, leftover: Vec<u8>, mut receiver: impl Receive) -> Ending {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -187,7 +193,7 @@ impl Connection {
         let ending = tokio::select! {
             biased;
             () = self.write() => None,
-            ending = self.read(&mut socket, on_text) => {
+            ending = self.read(&mut socket, &mut receiver) => {
                 self.write().await;
                 Some(ending)
             }
@@ -199,11 +205,11 @@ impl Connection {
     }
 
     /// Reads until the peer closes or breaks the rules.
-    async fn read(&self, socket: &mut WebSocketStream<Transport>, mut on_text: impl AsyncFnMut(Utf8Bytes)) -> Ending {
+    async fn read(&self, socket: &mut WebSocketStream<Transport>, receiver: &mut impl Receive) -> Ending {
         loop {
             let close = match socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    on_text(text).await;
+                    receiver.receive(&text).await;
                     continue;
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,

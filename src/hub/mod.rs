@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use self::room::{Batch, INLINE, Room, Scratch, Work};
-pub use self::connection::{Connection, ConnectionLimits, Ending};
+pub use self::connection::{Connection, ConnectionLimits, Ending, Receive};
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError},
     metrics::Metrics,
@@ -289,8 +289,8 @@ impl Hub {
             if !page.continuous {
                 return self.reset(room, page.top);
             }
-            if let Some(batch) = Batch::of(&page.publications) {
-                room.repaired(page.through, &batch.frame, scratch);
+            for batch in Batch::split(&page.publications) {
+                room.repaired(&batch, scratch);
                 self.send_paced(room, &batch, &scratch.members).await;
             }
             from = page.through;
@@ -383,11 +383,13 @@ impl Attached {
                 outcome.inc();
             }
             page.publications.retain(|publication| publication.id <= end);
-            let Some(batch) = Batch::of(&page.publications) else { return };
-            self.hub.metrics.messages_out.inc_by(batch.messages as u64);
-            self.connection.send(&batch.frame);
-            self.connection.drained().await;
-            from = page.publications.last().map_or(end, |last| last.id);
+            let Some(last) = page.publications.last() else { return };
+            from = last.id;
+            for batch in Batch::split(&page.publications) {
+                self.hub.metrics.messages_out.inc_by(batch.messages as u64);
+                self.connection.send(&batch.frame);
+                self.connection.drained().await;
+            }
         }
     }
 }

@@ -42,16 +42,30 @@ pub(super) enum Work {
 pub(super) struct Batch {
     pub(super) frame: Frame,
     pub(super) messages: usize,
+    /// Position of the last of them.
+    pub(super) last: MessageId,
     /// Of those among them that are traced.
     pub(super) traces: Vec<(TraceContext, MessageId)>,
 }
 
 impl Batch {
-    /// A stretch of a log; `None` for an empty one. Traces end with the live delivery.
-    pub(super) fn of(publications: &[Publication]) -> Option<Self> {
-        let frames: Vec<Frame> = publications.iter().map(|publication| publication.frame.clone()).collect();
-        let messages = frames.len();
-        (messages > 0).then(|| Self { frame: Frame::join(&frames), messages, traces: Vec::new() })
+    /// A stretch of a log in pieces that an outbox takes. Traces end with the live delivery.
+    pub(super) fn split(publications: &[Publication]) -> Vec<Self> {
+        let mut batches = Vec::new();
+        let mut rest = publications;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|publication| {
+                bytes += publication.frame.wire_len();
+                bytes <= BATCH_BYTES
+            });
+            let (piece, tail) = rest.split_at(fits.count().max(1));
+            let frames: Vec<Frame> = piece.iter().map(|publication| publication.frame.clone()).collect();
+            let last = piece.last().map_or(MessageId::START, |publication| publication.id);
+            batches.push(Self { frame: Frame::join(&frames), messages: frames.len(), last, traces: Vec::new() });
+            rest = tail;
+        }
+        batches
     }
 }
 
@@ -233,9 +247,9 @@ impl Room {
         Work::Done
     }
 
-    /// A stretch of the log read for a repair: moves on to `through`.
-    pub(super) fn repaired(&self, through: MessageId, frame: &Frame, scratch: &mut Scratch) {
-        self.state.lock().advance(through, frame, &mut scratch.members);
+    /// A stretch of the log was read for a repair: moves on behind it.
+    pub(super) fn repaired(&self, batch: &Batch, scratch: &mut Scratch) {
+        self.state.lock().advance(batch.last, &batch.frame, &mut scratch.members);
     }
 
     /// The repair has reached the log's end, or starts over there.
@@ -274,9 +288,10 @@ fn take_batch(state: &mut State, scratch: &mut Scratch) -> Option<Batch> {
         traces.extend(publication.trace.map(|trace| (trace, publication.id)));
         scratch.frames.push(publication.frame);
     }
+    let last = last?;
     let frame = Frame::join(&scratch.frames);
-    state.advance(last?, &frame, &mut scratch.members);
-    Some(Batch { frame, messages: scratch.frames.len(), traces })
+    state.advance(last, &frame, &mut scratch.members);
+    Some(Batch { frame, messages: scratch.frames.len(), last, traces })
 }
 
 #[cfg(test)]
@@ -332,7 +347,9 @@ mod tests {
         room.push(publication(5));
         room.push(publication(6));
         assert_eq!(room.begin_flush(), None, "the flusher is reading");
-        room.repaired(id(5), &publication(5).frame, &mut Scratch::default());
+        for batch in Batch::split(&[publication(3), publication(4), publication(5)]) {
+            room.repaired(&batch, &mut Scratch::default());
+        }
         room.end_repair(id(5));
         assert_eq!(flushed(&room), (1, None), "6 follows, 5 came with the log");
     }
