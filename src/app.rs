@@ -1,0 +1,147 @@
+//! The composition root: builds everything from the configuration, runs it, and takes it down in order.
+//!
+//! The only module that knows all others.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::Authenticator,
+    broadcaster::Prepared,
+    cluster::{Cluster, ClusterEvent},
+    config::{self, Config},
+    http::{self, Service, health, listener},
+    hub::{ConnectionLimits, Drained, Hub},
+    metrics::Metrics,
+    shutdown::{Readiness, Tasks},
+    telemetry::trace::Tracing,
+};
+
+/// Longest wait for tasks that were told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A node, bound and connected but not serving yet.
+pub struct App {
+    config: Config,
+    public: TcpListener,
+    management: TcpListener,
+    service: Arc<Service>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    cluster: Option<Cluster>,
+    tasks: Tasks,
+}
+
+impl App {
+    /// Binds both listeners and starts the broadcaster.
+    pub async fn build(config: Config, metrics: Arc<Metrics>, tracing: Tracing) -> anyhow::Result<Self> {
+        let bind = |key: &str, address| {
+            listener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))
+        };
+        let public = bind("server.address", config.server.address)?;
+        let management = bind("server.management_address", config.server.management_address)?;
+        let tasks = Tasks::default();
+        let readiness = Arc::new(Readiness::new(config.redis.url.is_some(), config.readiness.redis_grace));
+        let authenticator = Authenticator::new(&config.auth).context("auth")?;
+        let hub = Hub::start(Prepared::new(&config)?, tasks.clone(), readiness.clone(), metrics.clone());
+        let service = Arc::new(Service {
+            hub,
+            authenticator,
+            origins: config.server.origins.clone(),
+            limits: ConnectionLimits::new(&config.limits),
+            connections_max: config.limits.connections_max(),
+            accepting: AtomicBool::new(true),
+            tasks: tasks.clone(),
+            tracing,
+            metrics: metrics.clone(),
+        });
+        let cluster = Cluster::connect(&config.kubernetes).await;
+        Ok(Self { config, public, management, service, readiness, metrics, cluster, tasks })
+    }
+
+    /// Where clients connect.
+    pub fn public_addr(&self) -> anyhow::Result<SocketAddr> {
+        self.public.local_addr().context("server.address")
+    }
+
+    /// Where probes and Prometheus connect.
+    pub fn management_addr(&self) -> anyhow::Result<SocketAddr> {
+        self.management.local_addr().context("server.management_address")
+    }
+
+    /// Serves until `shutdown`, then drains. A second `shutdown` skips to the end.
+    pub async fn run<S: Future<Output = &'static str>>(self, mut shutdown: impl FnMut() -> S) -> anyhow::Result<()> {
+        let Self { config, public, management, service, readiness, metrics, cluster, tasks } = self;
+        let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
+        let hub = service.hub.clone();
+        tasks.spawn_until_stopped(hub.clone().look_after(config.limits.heartbeat));
+        let router = http::router(service.clone());
+        let accepting = listener::serve(public, router, config.server.header_timeout, tasks.clone(), stop.clone());
+        let accepting = tasks.spawn(accepting);
+        let probes = axum::serve(management, health::router(readiness.clone(), metrics.clone()))
+            .with_graceful_shutdown(management_stop.clone().cancelled_owned());
+        let probes = tasks.spawn(async move { probes.await });
+        readiness.started();
+
+        let signal = shutdown().await;
+        readiness.draining();
+        metrics.draining.set(1);
+        tracing::info!(signal, connections = hub.connection_count(), "draining");
+        let start = Instant::now();
+        let drain = async {
+            let connections = hub.connection_count();
+            announce(cluster.as_ref(), ClusterEvent::DrainStarted { connections }).await;
+            drain(&config.drain, &service).await
+        };
+        let drained = tokio::select! {
+            drained = drain => drained,
+            signal = shutdown() => {
+                tracing::warn!(signal, "second signal: ending at once");
+                Drained { closed: 0, forced: hub.connection_count() }
+            }
+        };
+        let Drained { closed, forced } = drained;
+        metrics.drain_forced.inc_by(forced as u64);
+        stop.cancel();
+        let _ = accepting.await;
+        if !hub.broadcaster().finish(config.drain.flush).await {
+            tracing::warn!("some publishes were still under way");
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        tracing::info!(closed, forced, seconds, "drained");
+        announce(cluster.as_ref(), ClusterEvent::DrainCompleted { closed, forced, seconds }).await;
+        management_stop.cancel();
+        let _ = timeout(STOP_PATIENCE, probes).await;
+        if !tasks.stop(STOP_PATIENCE).await {
+            tracing::warn!("some tasks had to be left");
+        }
+        Ok(())
+    }
+}
+
+/// Endpoints learn first that this node goes; then no new sockets; then the old ones, one after the other.
+async fn drain(config: &config::Drain, service: &Service) -> Drained {
+    sleep(config.delay).await;
+    service.accepting.store(false, Ordering::Release);
+    service.hub.drain(config.window, config.flush).await
+}
+
+async fn announce(cluster: Option<&Cluster>, event: ClusterEvent) {
+    if let Some(cluster) = cluster {
+        cluster.event(event).await;
+    }
+}

@@ -1,0 +1,76 @@
+//! The HTTP edge: two routers and what they share. Nothing outside knows a request.
+
+mod error;
+pub mod health;
+pub mod listener;
+pub mod openapi;
+mod origin;
+mod page;
+mod ws;
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    response::IntoResponse as _,
+    routing::get,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use self::error::Problem;
+use crate::{
+    auth::Authenticator,
+    hub::{ConnectionLimits, Hub},
+    metrics::Metrics,
+    shutdown::Tasks,
+    telemetry::trace::Tracing,
+};
+
+/// What the public routes work with.
+pub struct Service {
+    /// Rooms and connections.
+    pub hub: Arc<Hub>,
+    /// Absent: everybody is let in.
+    pub authenticator: Option<Authenticator>,
+    /// Pages that may connect; empty: those of the same host.
+    pub origins: Vec<String>,
+    /// Of one connection.
+    pub limits: ConnectionLimits,
+    /// Of the node.
+    pub connections_max: usize,
+    /// Upgrades are taken; false from the end of `drain.delay` on.
+    pub accepting: AtomicBool,
+    /// Where the sockets' tasks run.
+    pub tasks: Tasks,
+    /// Which messages are traced.
+    pub tracing: Tracing,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The routes of the public listener.
+///
+/// - `GET /api/chat-api/ws`, `GET /api/chat-api/ws/{room}`: sockets
+/// - `GET /api/chat-api/openapi.json`: this, for programs
+/// - `GET /`, `GET /assets/…`: the page
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/api/chat-api/ws", get(ws::lobby))
+        .route("/api/chat-api/ws/{room}", get(ws::room))
+        .route("/api/chat-api/openapi.json", get(openapi_json))
+        .with_state(service)
+        .merge(page::router())
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
+        .layer(CatchPanicLayer::new())
+}
+
+async fn openapi_json() -> axum::response::Response {
+    match openapi::document() {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => {
+            let detail = error.to_string();
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", detail).into_response()
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The OpenAPI document, derived from the handlers.
+
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use super::{Problem, ws};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "chat-api", description = "Real-time chat over WebSockets. The frames on the socket: docs/protocol.md."),
+    paths(ws::lobby, ws::room),
+    components(schemas(Problem)),
+    tags((name = "WebSocket", description = "Sockets: one message, one text frame of JSON")),
+    modifiers(&Bearer),
+)]
+struct Document;
+
+/// Tokens, where the server asks for them.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document as JSON, ready to print.
+pub fn document() -> serde_json::Result<String> {
+    Document::openapi().to_pretty_json()
+}

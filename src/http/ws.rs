@@ -1,0 +1,338 @@
+//! The WebSocket endpoints: who may upgrade, and what a socket may ask for.
+//!
+//! Everything that can refuse a client does so before the 101. After it, frames become commands here and answers go to the connection.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use axum::{
+    body::Body,
+    extract::{Path, Query, Request, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tracing::Instrument as _;
+
+use super::{Problem, Service, origin};
+use crate::{
+    auth::{self, Identity, Offer},
+    broadcaster::{Draft, PublishError},
+    hub::{Connection, Ending, Receive},
+    protocol::{ClientId, Command, ErrorCode, Event, Frame, MessageId, Refusal, RoomName, UserId},
+    telemetry::trace::{self, TraceContext},
+};
+
+/// The only kind of socket there is so far.
+const PLAIN: &str = "chat.plain";
+/// What a refused publish is told to wait.
+const RETRY_AFTER_MS: u64 = 1000;
+/// What a refused upgrade is told to wait, in seconds.
+const RETRY_AFTER_S: u64 = 1;
+
+/// The query of an upgrade.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resume {
+    /// Id of the last message that the client has: what followed it is sent first.
+    after: Option<String>,
+}
+
+/// Open a socket in the lobby.
+///
+/// What is sent here reaches everyone, whatever room they opened. Frames are JSON text: docs/protocol.md.
+#[utoipa::path(
+    get,
+    path = "/api/chat-api/ws",
+    tag = "WebSocket",
+    params(
+        ("after" = Option<String>, Query, description = "Id of the last message the client has; what followed it is sent first"),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain`, and for browsers a second one, `bearer.<jwt>`"),
+    ),
+    responses(
+        (status = 101, description = "Switching protocols: the socket is open"),
+        (status = 400, description = "The request is no upgrade of this protocol", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("bearer" = [])),
+)]
+pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request) -> Response {
+    respond(&service, Ok(RoomName::lobby()), request)
+}
+
+/// Open a socket in a room.
+///
+/// What is sent here reaches that room only; what is sent to the lobby is received too.
+#[utoipa::path(
+    get,
+    path = "/api/chat-api/ws/{room}",
+    tag = "WebSocket",
+    params(
+        ("room" = String, Path, description = "The room", pattern = "^[A-Za-z0-9_.-]{1,128}$", example = "general"),
+        ("after" = Option<String>, Query, description = "Id of the last message the client has; what followed it is sent first"),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain`, and for browsers a second one, `bearer.<jwt>`"),
+    ),
+    responses(
+        (status = 101, description = "Switching protocols: the socket is open"),
+        (status = 400, description = "The request is no upgrade of this protocol, or the room no room name", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("bearer" = [])),
+)]
+pub(super) async fn room(
+    State(service): State<Arc<Service>>,
+    room: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let room = match room {
+        Ok(Path(room)) => RoomName::new(&room).map_err(|error| error.to_string()),
+        Err(rejection) => Err(rejection.body_text()),
+    };
+    let room = room.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "room", detail));
+    respond(&service, room, request)
+}
+
+fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Request) -> Response {
+    room.and_then(|room| upgrade(service, room, request)).unwrap_or_else(|problem| {
+        service.metrics.upgrade_failure(problem.code()).inc();
+        problem.into_response()
+    })
+}
+
+/// What a client was let in as.
+struct Admission {
+    client: ClientId,
+    identity: Option<Identity>,
+    room: RoomName,
+    after: Option<MessageId>,
+    trace: Option<TraceContext>,
+}
+
+/// Checks everything, answers 101, and leaves the socket to a task of its own.
+fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Result<Response, Problem> {
+    let unavailable = |code, detail: &str| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(RETRY_AFTER_S)
+    };
+    if !service.accepting.load(Ordering::Acquire) {
+        return Err(unavailable("draining", "this node is going away; another one takes you"));
+    }
+    let mut response = handshake(&request)?;
+    let headers = request.headers();
+    origin::check(headers, &service.origins)
+        .map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
+    let offer = auth::offer(headers).map_err(|error| unauthorized(&error.to_string()))?;
+    let identity = authenticate(service, &offer)?;
+    let protocol = negotiate(&offer)?;
+    let after = position(&request)?;
+    if service.hub.connection_count() >= service.connections_max {
+        return Err(unavailable("full", "this node holds as many connections as it may; another one takes you"));
+    }
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    let trace = traceparent(headers);
+    let admission = Admission { client: ClientId::random(), identity, room, after, trace };
+    let socket = hyper::upgrade::on(&mut request);
+    service.tasks.spawn(open(service.clone(), socket, admission));
+    Ok(response)
+}
+
+fn handshake(request: &Request) -> Result<Response, Problem> {
+    let upgrades = request.headers().get(header::UPGRADE).is_some_and(|value| {
+        value.as_bytes().eq_ignore_ascii_case(b"websocket")
+    });
+    if !upgrades {
+        let detail = "this is a WebSocket endpoint: open it with a WebSocket client";
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "handshake", detail));
+    }
+    create_response_with_body(request, Body::empty)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "handshake", error.to_string()))
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "auth", detail)
+}
+
+fn authenticate(service: &Service, offer: &Offer) -> Result<Option<Identity>, Problem> {
+    let Some(authenticator) = &service.authenticator else { return Ok(None) };
+    let token = offer.token.as_deref().ok_or_else(|| {
+        unauthorized("no token: send `Authorization: Bearer <jwt>`, or the subprotocols `chat.plain, bearer.<jwt>`")
+    })?;
+    authenticator.verify(token).map(Some).map_err(|error| unauthorized(&error.to_string()))
+}
+
+/// The subprotocol to answer with.
+fn negotiate(offer: &Offer) -> Result<Option<&'static str>, Problem> {
+    let refuse = |detail: &str| Err(Problem::new(StatusCode::BAD_REQUEST, "protocol", detail));
+    if offer.protocols.iter().any(|protocol| protocol == PLAIN) {
+        return Ok(Some(PLAIN));
+    }
+    if offer.bearer_only {
+        return refuse("offer `chat.plain` beside `bearer.<jwt>`: a browser drops a socket whose offer was not answered");
+    }
+    if offer.protocols.is_empty() { Ok(None) } else { refuse("the only subprotocol is `chat.plain`; or offer none") }
+}
+
+fn position(request: &Request) -> Result<Option<MessageId>, Problem> {
+    let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "position", detail);
+    let Query(Resume { after }) =
+        Query::try_from_uri(request.uri()).map_err(|rejection| refuse(rejection.body_text()))?;
+    after.map(|after| after.parse().map_err(|error| refuse(format!("`after`: {error}")))).transpose()
+}
+
+fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}
+
+/// Takes the socket back from the HTTP stack and serves it to its end.
+async fn open(service: Arc<Service>, upgrade: OnUpgrade, admission: Admission) {
+    let opened = match upgrade.await {
+        Ok(upgraded) => take(&service, upgraded, &admission),
+        Err(error) => Err(error.to_string()),
+    };
+    match opened {
+        Ok((connection, leftover)) => serve(&service, connection, leftover, admission).await,
+        Err(error) => tracing::debug!(error, client_id = %admission.client, "the upgrade was not completed"),
+    }
+}
+
+fn take(service: &Service, upgraded: Upgraded, admission: &Admission) -> Result<(Connection, Vec<u8>), String> {
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a TCP socket")?;
+    // Copied, so that hyper's own buffer is not kept for the life of the socket.
+    let leftover = parts.read_buf.to_vec();
+    let (user, expires_at) = match &admission.identity {
+        Some(identity) => (Some(identity.user.clone()), Some(identity.expires_at)),
+        None => (None, None),
+    };
+    Connection::new(parts.io.into_inner(), admission.client, user, expires_at, service.limits)
+        .map(|connection| (connection, leftover))
+        .map_err(|error| error.to_string())
+}
+
+async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>, admission: Admission) {
+    let Admission { room, after, trace, .. } = admission;
+    let connection = Arc::new(connection);
+    let opened = Instant::now();
+    let user_id = connection.user().map_or("-", UserId::as_str).to_owned();
+    let client_id = connection.id();
+    tracing::info!(%client_id, user_id, %room, "connected");
+
+    let lobby = RoomName::lobby();
+    let rooms = if room == lobby { vec![lobby] } else { vec![lobby, room.clone()] };
+    let attached = service.hub.attach(connection.clone(), rooms);
+    let mut socket = Socket { service: service.clone(), connection: connection.clone(), room, trace, messages: 0 };
+    let joined = async {
+        Box::pin(attached.join(after)).await; // boxed: its memory is given back once the rooms are joined
+        pending::<Infallible>().await
+    };
+    let Ending { code, reason } = tokio::select! {
+        ending = connection.run(leftover, &mut socket) => ending,
+        never = joined => match never {},
+    };
+    drop(attached);
+    service.metrics.closed(code).inc();
+    let Socket { room, messages, .. } = socket;
+    let seconds = opened.elapsed().as_secs_f64();
+    tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
+}
+
+/// One client's side of the protocol.
+struct Socket {
+    service: Arc<Service>,
+    connection: Arc<Connection>,
+    /// Of the path: where a frame without a room goes.
+    room: RoomName,
+    /// Of the upgrade request; a message's own goes before it.
+    trace: Option<TraceContext>,
+    messages: u64,
+}
+
+impl Receive for &mut Socket {
+    async fn receive(&mut self, text: &str) {
+        self.messages += 1;
+        self.service.metrics.messages_in.inc();
+        let answer = match Command::decode(text) {
+            Ok(Command::Ping { reference }) => Some(Event::Pong { r#ref: reference.as_deref() }.frame()),
+            Ok(Command::Publish { kind, room, payload, reference, traceparent }) => {
+                let traceparent = traceparent.and_then(|text| text.parse().ok());
+                let room = room.unwrap_or_else(|| self.room.clone());
+                // Boxed: an idle connection should not carry the room for it.
+                Box::pin(self.publish(&kind, room, payload, reference.as_deref(), traceparent)).await
+            }
+            Err(refusal) => Some(self.refuse(&refusal)),
+        };
+        if let Some(frame) = answer {
+            self.connection.send(&frame);
+        }
+    }
+}
+
+impl Socket {
+    fn refuse(&self, refusal: &Refusal) -> Frame {
+        self.service.metrics.refusal(refusal.code).inc();
+        refusal.frame()
+    }
+
+    async fn publish(
+        &self,
+        kind: &str,
+        room: RoomName,
+        payload: &RawValue,
+        reference: Option<&str>,
+        traceparent: Option<TraceContext>,
+    ) -> Option<Frame> {
+        if room != self.room && room.as_str() != RoomName::LOBBY {
+            let message = format!("this socket is in `{}` and the lobby only: open one in `{room}`", self.room);
+            return Some(self.refuse(&Refusal::new(ErrorCode::NotSubscribed, message, reference)));
+        }
+        let parent = traceparent.as_ref().or(self.trace.as_ref());
+        let received = self.service.tracing.receive(parent, &room);
+        let timer = self.service.metrics.publish_seconds.start_timer();
+        let result = received.in_scope(|| self.append(kind, room, payload)).instrument(received.clone()).await;
+        timer.observe_duration();
+        match result {
+            Ok(id) => reference.map(|reference| Event::Ack { r#ref: reference, id }.frame()),
+            Err(error) => {
+                let mut refusal = Refusal::new(ErrorCode::Unavailable, error.to_string(), reference);
+                refusal.outcome = Some(error.outcome());
+                refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+                Some(self.refuse(&refusal))
+            }
+        }
+    }
+
+    /// Hands the message to the hub inside a producer span, whose context travels with it.
+    fn append(
+        &self,
+        kind: &str,
+        room: RoomName,
+        payload: &RawValue,
+    ) -> impl Future<Output = Result<MessageId, PublishError>> + Send {
+        let span = trace::publish(&tracing::Span::current(), &room, self.service.hub.broadcaster().system());
+        let draft = Draft {
+            room,
+            kind: kind.to_owned(),
+            client: self.connection.id(),
+            user: self.connection.user().cloned(),
+            payload: payload.to_owned(),
+            trace: trace::context_of(&span),
+        };
+        let hub = self.service.hub.clone();
+        async move { hub.publish(draft).await }.instrument(span)
+    }
+}
