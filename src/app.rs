@@ -3,7 +3,6 @@
 //! The only module that knows all others.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc,
@@ -27,7 +26,7 @@ use crate::{
     http::{self, Service, health, listener},
     hub::{ConnectionLimits, Drained, Hub},
     metrics::Metrics,
-    shutdown::{Readiness, Tasks},
+    shutdown::{Readiness, Signals, Tasks},
     telemetry::trace::Tracing,
 };
 
@@ -84,7 +83,7 @@ impl App {
     }
 
     /// Serves until `shutdown`, then drains. A second `shutdown` skips to the end.
-    pub async fn run<S: Future<Output = &'static str>>(self, mut shutdown: impl FnMut() -> S) -> anyhow::Result<()> {
+    pub async fn run(self, signals: &mut Signals) -> anyhow::Result<()> {
         let Self { config, public, management, service, readiness, metrics, cluster, tasks } = self;
         let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
         let hub = service.hub.clone();
@@ -97,7 +96,7 @@ impl App {
         let probes = tasks.spawn(async move { probes.await });
         readiness.started();
 
-        let signal = shutdown().await;
+        let signal = signals.next().await;
         readiness.draining();
         metrics.draining.set(1);
         tracing::info!(signal, connections = hub.connection_count(), "draining");
@@ -109,7 +108,7 @@ impl App {
         };
         let drained = tokio::select! {
             drained = drain => drained,
-            signal = shutdown() => {
+            signal = signals.next() => {
                 tracing::warn!(signal, "second signal: ending at once");
                 Drained { closed: 0, forced: hub.connection_count() }
             }

@@ -1,0 +1,117 @@
+//! The command line: `serve` by default, and the small tools beside it.
+
+mod check;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    app::App,
+    auth, cluster,
+    config::Config,
+    http::openapi,
+    metrics::Metrics,
+    shutdown::Signals,
+    telemetry,
+};
+
+/// Real-time chat on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    /// Configuration file (TOML); the environment goes before it.
+    #[arg(long, global = true, env = "CHAT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default).
+    Serve,
+    /// Print the configuration in force, secrets masked.
+    Config,
+    /// Mint a token for development, signed with `auth.secret`.
+    Token {
+        /// The user it speaks for.
+        #[arg(long, value_name = "USER")]
+        sub: String,
+        /// How long it is valid.
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+    },
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Send a message through a running service and wait for it on a second socket.
+    Check {
+        /// The service, such as `http://chat-api:8080`.
+        #[arg(long)]
+        url: String,
+        /// Where authentication is required.
+        #[arg(long, env = "CHAT_CHECK_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+        /// Longest wait.
+        #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
+    /// In a cluster: create a Secret with a random value, unless it exists.
+    EnsureSecret {
+        /// The Secret's name.
+        #[arg(long)]
+        name: String,
+        /// The key in it.
+        #[arg(long)]
+        key: String,
+    },
+}
+
+/// Parses the arguments and does what they ask.
+pub fn main() -> anyhow::Result<ExitCode> {
+    // With one provider linked this only makes the choice explicit.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let load = || Config::load(cli.config.as_deref(), std::env::vars());
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => run(serve(load()?)),
+        Command::Config => print(&load()?.effective_toml()),
+        Command::Token { sub, ttl } => print(&auth::mint(&load()?.auth, &sub, ttl)?),
+        Command::Openapi => print(&openapi::document()?),
+        Command::Check { url, token, timeout } => run(check::check(url, token, timeout)),
+        Command::EnsureSecret { name, key } => run(async move {
+            let outcome = cluster::ensure_secret(&name, &key).await?;
+            print(&format!("secret {name}: {outcome}")).map(drop)
+        }),
+    }
+}
+
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(work)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A closed pipe is not worth a panic.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{}", text.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new().context("metrics")?);
+    let telemetry = telemetry::init(&config.log, &config.telemetry, &config.kubernetes).context("telemetry")?;
+    let mut signals = Signals::new()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), redis = config.redis.url.is_some(), "starting");
+    let outcome = async {
+        let app = App::build(config, metrics, telemetry.tracing()).await.context("failed to start")?;
+        tracing::info!(public = %app.public_addr()?, management = %app.management_addr()?, "listening");
+        app.run(&mut signals).await
+    };
+    let outcome = outcome.await;
+    // Last, as the drain's own spans and lines are worth keeping.
+    telemetry.shutdown().await;
+    outcome
+}
