@@ -27,7 +27,7 @@ use super::{Problem, Service, origin};
 use crate::{
     auth::{self, Identity, Offer},
     broadcaster::{Draft, PublishError},
-    hub::{Connection, Ending, Receive},
+    hub::{Attached, Connection, Ending, Receive},
     protocol::{ClientId, Command, ErrorCode, Event, Frame, MessageId, Refusal, RoomName, UserId},
     telemetry::trace::{self, TraceContext},
 };
@@ -235,26 +235,28 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     let lobby = RoomName::lobby();
     let rooms = if room == lobby { vec![lobby] } else { vec![lobby, room.clone()] };
     let attached = service.hub.attach(connection.clone(), rooms);
-    let mut socket = Socket { service: service.clone(), connection: connection.clone(), room, trace, messages: 0 };
+    let mut socket = Socket { service, connection: &connection, attached: &attached, room, trace, messages: 0 };
     let joined = async {
         Box::pin(attached.join(after)).await; // boxed: its memory is given back once the rooms are joined
         pending::<Infallible>().await
     };
     let Ending { code, reason } = tokio::select! {
-        ending = connection.run(leftover, &mut socket) => ending,
+        biased; // into the rooms before the first frame is read
         never = joined => match never {},
+        ending = connection.run(leftover, &mut socket) => ending,
     };
+    let Socket { room, messages, .. } = socket;
     drop(attached);
     service.metrics.closed(code).inc();
-    let Socket { room, messages, .. } = socket;
     let seconds = opened.elapsed().as_secs_f64();
     tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
 }
 
 /// One client's side of the protocol.
-struct Socket {
-    service: Arc<Service>,
-    connection: Arc<Connection>,
+struct Socket<'a> {
+    service: &'a Service,
+    connection: &'a Connection,
+    attached: &'a Attached,
     /// Of the path: where a frame without a room goes.
     room: RoomName,
     /// Of the upgrade request; a message's own goes before it.
@@ -262,8 +264,11 @@ struct Socket {
     messages: u64,
 }
 
-impl Receive for &mut Socket {
+impl Receive for &mut Socket<'_> {
     async fn receive(&mut self, text: &str) {
+        if self.messages == 0 {
+            self.attached.joined().await;
+        }
         self.messages += 1;
         self.service.metrics.messages_in.inc();
         let answer = match Command::decode(text) {
@@ -282,7 +287,7 @@ impl Receive for &mut Socket {
     }
 }
 
-impl Socket {
+impl Socket<'_> {
     fn refuse(&self, refusal: &Refusal) -> Frame {
         self.service.metrics.refusal(refusal.code).inc();
         refusal.frame()

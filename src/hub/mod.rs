@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SetOnce},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
@@ -40,6 +40,8 @@ const PAGE: usize = 100;
 const READS: usize = 16;
 /// Longest wait before a failed read is tried again; taken with full jitter.
 const READ_RETRY: Duration = Duration::from_millis(500);
+/// Longest that a client's first frame waits for its rooms.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Spread of the wait that a closing node asks of its clients: the closes themselves are paced.
 const RECONNECT_SPREAD_MS: u64 = 1000;
 /// The same where a whole room has to come back at once.
@@ -103,7 +105,7 @@ impl Hub {
         }
         self.metrics.opened.inc();
         self.metrics.connections.inc();
-        Attached { hub: self.clone(), connection, rooms }
+        Attached { hub: self.clone(), connection, rooms, joined: SetOnce::new() }
     }
 
     /// Heartbeats, and rooms that nobody came back to; for ever.
@@ -347,21 +349,33 @@ pub struct Attached {
     hub: Arc<Hub>,
     connection: Arc<Connection>,
     rooms: Vec<RoomName>,
+    joined: SetOnce<()>,
 }
 
 impl Attached {
+    /// Returns once what is published to the rooms reaches the connection, the client's own messages among it; or after a while, when
+    /// Redis is away.
+    pub async fn joined(&self) {
+        let _ = timeout(JOIN_PATIENCE, self.joined.wait()).await;
+    }
+
     /// Joins the rooms, live, and the last of them from `after` on, if given. Waits for Redis as long as it takes; safe to drop at any time.
     pub async fn join(&self, after: Option<MessageId>) {
         let entered: Vec<_> =
             self.rooms.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
-        for (n, room) in entered.iter().enumerate() {
+        for room in &entered {
             room.opened.get_or_init(|| self.hub.open(room)).await;
+        }
+        let _ = self.joined.set(());
+        for (n, room) in entered.iter().enumerate() {
             if let Some(after) = after.filter(|_| n + 1 == entered.len()) {
                 self.replay(room, after).await;
             }
             while let Some(held) = room.release(&self.connection) {
-                held.iter().for_each(|frame| self.connection.send(frame));
-                self.connection.drained().await;
+                for frame in held {
+                    self.connection.send(&frame);
+                    self.connection.drained().await;
+                }
             }
             self.hub.flush_room(room.clone(), false);
         }

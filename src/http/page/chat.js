@@ -1,12 +1,11 @@
-// The page: shows a room, its connection and what was written here. Text from others only ever becomes text nodes.
+// The page: joins the room in the address, sends what is written, and shows the room and the state of its connection.
 
 import { Connection } from "./connection.js";
 import { KEPT, Room, isRoomName, randomKey, readable, settings } from "./store.js";
+import { messageRow, outboxRow, roomRow } from "./rows.js";
 
 const DEFAULT_ROOM = "general";
 const LOBBY = "lobby";
-/** Messages of one author within this time stand under one name. */
-const TOGETHER_MS = 5 * 60_000;
 /** A room counts as caught up after so long without a message. */
 const SETTLED_MS = 400;
 
@@ -18,20 +17,6 @@ let room = null;
 let connection = null;
 let name = settings.name();
 let token = settings.token();
-
-function element(tag, className = "", text = "") {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = text;
-  return node;
-}
-
-function button(label, onClick) {
-  const node = element("button", "quiet", label);
-  node.type = "button";
-  node.addEventListener("click", onClick);
-  return node;
-}
 
 // ---- rooms ---------------------------------------------------------------------------------------------------------
 
@@ -87,26 +72,13 @@ function rememberRoom(wanted) {
 function showRooms() {
   const known = settings.rooms();
   const names = room && !known.includes(room.name) ? [...known, room.name] : known; // without storage: this one
-  $("rooms").replaceChildren(...names.map(roomItem));
+  $("rooms").replaceChildren(...names.map((known) => roomRow(known, known === room?.name, forget)));
 }
 
-function roomItem(known) {
-  const link = element("a", "", `#${known}`);
-  link.href = `#${known}`;
-  const item = element("li");
-  item.append(link);
-  if (known === room?.name) {
-    link.setAttribute("aria-current", "page");
-    return item;
-  }
-  const forget = button("×", () => {
-    settings.setRooms(settings.rooms().filter((other) => other !== known));
-    showRooms();
-    $("join-room").focus();
-  });
-  forget.setAttribute("aria-label", `Forget #${known}`);
-  item.append(forget);
-  return item;
+function forget(known) {
+  settings.setRooms(settings.rooms().filter((other) => other !== known));
+  showRooms();
+  $("join-room").focus();
 }
 
 // ---- connection ----------------------------------------------------------------------------------------------------
@@ -227,8 +199,9 @@ function announce({ name: author, text }) {
 }
 
 function showStrip(id, text) {
+  const words = $(id).querySelector("p");
+  if ($(id).hidden || words.textContent !== text) words.textContent = text; // else it would be read out again
   $(id).hidden = false;
-  $(id).querySelector("p").textContent = text;
 }
 
 // ---- sending -------------------------------------------------------------------------------------------------------
@@ -272,25 +245,15 @@ function discard(item) {
 }
 
 function showOutbox() {
-  outbox.replaceChildren(...room.outbox.map(outboxItem));
+  outbox.replaceChildren(...room.outbox.map((item) => outboxRow(item, retry, discard)));
   showEmpty();
   follow();
 }
 
-function outboxItem(item) {
-  const node = element("li", `message own ${item.state}`);
-  const note = element("p", "state", item.note);
-  node.append(textOf(item), note);
-  if (item.state === "failed") {
-    const again = () => {
-      dispatch(item);
-      showOutbox();
-      $("text").focus();
-    };
-    if (item.retryable) note.append(button("Retry", again));
-    note.append(button("Discard", () => discard(item)));
-  }
-  return node;
+function retry(item) {
+  dispatch(item);
+  showOutbox();
+  $("text").focus();
 }
 
 // ---- messages ------------------------------------------------------------------------------------------------------
@@ -298,16 +261,7 @@ function outboxItem(item) {
 let lastShown = null;
 
 function showMessage(message) {
-  const node = element("li", message.own ? "message own" : "message");
-  const author = element("bdi", "name", message.name);
-  author.style.setProperty("--hue", hueOf(message.name));
-  const head = element("p", "head");
-  head.append(author, timeOf(message));
-  if (message.type) head.append(element("span", "type", message.type));
-  if (message.own) head.append(element("span", "state", "✓ sent"));
-  if (continues(message)) node.classList.add("continues");
-  node.append(head, textOf(message));
-  messages.append(node);
+  messages.append(messageRow(message, lastShown));
   lastShown = message;
   if (messages.childElementCount > KEPT) messages.firstElementChild.remove();
   showEmpty();
@@ -315,35 +269,6 @@ function showMessage(message) {
 
 function showEmpty() {
   $("empty").hidden = messages.hasChildNodes() || outbox.hasChildNodes();
-}
-
-function continues(message) {
-  const { name: author, own, time } = lastShown ?? {};
-  return author === message.name && own === message.own && Date.parse(message.time) - Date.parse(time) < TOGETHER_MS;
-}
-
-function textOf({ text }) {
-  const node = element("p", "text", text);
-  node.dir = "auto";
-  return node;
-}
-
-function timeOf({ time }) {
-  const node = element("time");
-  const at = new Date(time);
-  if (Number.isNaN(at.getTime())) return node;
-  const today = at.toDateString() === new Date().toDateString();
-  node.dateTime = time;
-  node.title = at.toLocaleString();
-  node.textContent = at.toLocaleString([], { timeStyle: "short", ...(!today && { dateStyle: "medium" }) });
-  return node;
-}
-
-/** One of twelve hues, the same for a name everywhere. */
-function hueOf(author) {
-  let hash = 0;
-  for (const char of author) hash = (Math.imul(hash, 31) + char.codePointAt(0)) >>> 0;
-  return (hash % 12) * 30;
 }
 
 // Stay at the newest message unless the reader has scrolled up.

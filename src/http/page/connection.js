@@ -106,7 +106,7 @@ export class Connection {
   }
 
   #lost({ code, reason }) {
-    if (!this.#openedAt) this.#failures += 1;
+    if (!this.#openedAt) this.#failures += navigator.onLine ? 1 : 0;
     else if (Date.now() - this.#openedAt > STABLE_MS) this.#tries = 0;
     this.#drop();
     if (FINAL.has(code)) return this.#options.onState({ name: "stopped", code, reason });

@@ -40,7 +40,7 @@ export const settings = {
   setName: (name) => write("localStorage", "chat.name", name),
   token: () => asText(read("sessionStorage", "chat.token")),
   setToken: (token) => write("sessionStorage", "chat.token", token),
-  rooms: () => [read("localStorage", "chat.rooms")].flat().filter((room) => isRoomName(String(room))),
+  rooms: () => [read("localStorage", "chat.rooms")].flat().filter((room) => isRoomName(asText(room))),
   setRooms: (rooms) => write("localStorage", "chat.rooms", rooms.slice(-ROOMS_KEPT)),
 };
 

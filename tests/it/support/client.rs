@@ -1,0 +1,149 @@
+//! A chat client on a real socket.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest as _,
+        http::{HeaderName, HeaderValue, Response},
+    },
+};
+
+use super::PATIENCE;
+
+/// What a client sends along with its upgrade.
+#[derive(Debug, Default, Clone)]
+pub struct Offer {
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Offer {
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// How an upgrade was refused.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub problem: Value,
+}
+
+pub struct Client {
+    pub socket: WebSocketStream<TcpStream>,
+    pub protocol: Option<String>,
+}
+
+impl Client {
+    pub async fn open(address: SocketAddr, path: &str, offer: Offer) -> Result<Self, Refused> {
+        let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
+        for (name, value) in offer.headers {
+            request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_str(&value).expect("a value"));
+        }
+        let tcp = TcpStream::connect(address).await.expect("the node listens");
+        tcp.set_nodelay(true).expect("a socket");
+        match timeout(PATIENCE, client_async(request, tcp)).await.expect("an answer to the upgrade") {
+            Ok((socket, response)) => {
+                let protocol = response.headers().get("sec-websocket-protocol");
+                let protocol = protocol.map(|value| value.to_str().expect("text").to_owned());
+                Ok(Self { socket, protocol })
+            }
+            Err(Error::Http(response)) => Err(refused(&response)),
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text.to_owned())).await.expect("the socket is open");
+    }
+
+    pub async fn send(&mut self, frame: Value) {
+        self.send_text(&frame.to_string()).await;
+    }
+
+    /// Sends a message and returns the id of its ack, passing over everything else.
+    pub async fn publish(&mut self, payload: Value) -> String {
+        let reference = uuid::Uuid::new_v4().to_string();
+        self.send(json!({ "payload": payload, "ref": reference })).await;
+        loop {
+            let event = self.next().await;
+            if event["ref"] == reference.as_str() {
+                assert_eq!(event["type"], "ack", "{event}");
+                return event["id"].as_str().expect("an id").to_owned();
+            }
+        }
+    }
+
+    /// The next frame of the protocol; pings are answered on the way.
+    pub async fn next(&mut self) -> Value {
+        match self.next_or_close().await {
+            Ok(event) => event,
+            Err(close) => panic!("closed: {close:?}"),
+        }
+    }
+
+    /// The next message with a payload.
+    pub async fn message(&mut self) -> Value {
+        loop {
+            let event = self.next().await;
+            if !event["payload"].is_null() {
+                return event;
+            }
+        }
+    }
+
+    /// The next frame, or the code and reason of the close; `None`: none was sent.
+    pub async fn next_or_close(&mut self) -> Result<Value, Option<(u16, String)>> {
+        loop {
+            match timeout(PATIENCE, self.socket.next()).await.expect("a frame in time") {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
+                Some(Ok(Message::Close(frame))) => {
+                    let close = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
+                    // Completes the closing handshake.
+                    while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
+                    return Err(close);
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// Reads to the close.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Err(close) = self.next_or_close().await {
+                return close.expect("a close frame");
+            }
+        }
+    }
+
+    /// Returns once the server has answered; by then the socket has joined its rooms. Nothing else may arrive meanwhile.
+    pub async fn ping(&mut self) {
+        self.send(json!({ "type": "ping", "ref": "joined" })).await;
+        assert_eq!(self.next().await, json!({ "type": "pong", "ref": "joined" }));
+    }
+
+    /// Nothing is there: a pong is the next thing to arrive, and nothing within a moment after it.
+    pub async fn quiet(&mut self) {
+        self.ping().await;
+        let more = timeout(Duration::from_millis(200), self.socket.next()).await;
+        assert!(more.is_err(), "{more:?}");
+    }
+}
+
+fn refused(response: &Response<Option<Vec<u8>>>) -> Refused {
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned())).collect();
+    // The client library keeps what came with the head, which is all of so small a body.
+    let body = response.body().clone().unwrap_or_default();
+    Refused { status: response.status().as_u16(), headers, problem: serde_json::from_slice(&body).unwrap_or_default() }
+}

@@ -1,0 +1,85 @@
+//! The harness: nodes, Redis servers and clients, each test with its own.
+
+pub mod client;
+pub mod collector;
+pub mod http;
+pub mod node;
+pub mod redis;
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+pub use self::{
+    client::Client,
+    node::{Node, NodeBuilder},
+    redis::Redis,
+};
+
+/// Longest wait for anything. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One chat: a node alone, or two over one Redis.
+pub struct Chat {
+    pub nodes: Vec<Node>,
+    pub redis: Option<Redis>,
+}
+
+/// Which broadcaster a test runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Local,
+    Redis,
+}
+
+impl Chat {
+    pub async fn start(over: Over) -> Self {
+        Self::start_with(over, |node| node).await
+    }
+
+    pub async fn start_with(over: Over, configure: impl Fn(NodeBuilder) -> NodeBuilder) -> Self {
+        match over {
+            Over::Local => Self { nodes: vec![configure(Node::builder()).start().await], redis: None },
+            Over::Redis => {
+                let redis = Redis::start().await;
+                let node = || configure(Node::builder()).env("REDIS_URL", &redis.url());
+                let nodes = vec![node().start().await, node().start().await];
+                Self { nodes, redis: Some(redis) }
+            }
+        }
+    }
+
+    /// The nth client, on the nodes in turn; joined to its rooms.
+    pub async fn client(&self, n: usize, path: &str) -> Client {
+        self.nodes[n % self.nodes.len()].client(path).await
+    }
+}
+
+/// Waits until `check` holds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+    let waiting = async {
+        while !check().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "never: {what}");
+}
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A tool that `tests/tools.sh` installs.
+pub fn tool(path: &str) -> PathBuf {
+    let tools = std::env::var_os("CHAT_TEST_TOOLS").map_or_else(|| repository("target/tools"), PathBuf::from);
+    let tool = tools.join(path);
+    assert!(tool.exists(), "{} is missing: run `make tools`", tool.display());
+    tool
+}
+
+/// Runs a program to its end and returns what it printed; fails the test if it failed.
+pub fn run(command: &mut std::process::Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    text
+}

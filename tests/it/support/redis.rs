@@ -1,0 +1,87 @@
+//! A redis-server process in a folder of its own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::eventually;
+
+pub struct Redis {
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Redis {
+    /// With its log flushed to disk every second, as the chart runs it.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        drop(listener);
+        let mut redis = Self { folder: TempDir::new().expect("a folder"), port, process: None };
+        redis.restart().await;
+        redis
+    }
+
+    /// A port and a folder, nothing running yet.
+    pub fn absent() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        Self { folder: TempDir::new().expect("a folder"), port, process: None }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it, with whatever its folder holds.
+    pub async fn restart(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port"]).arg(self.port.to_string()).arg("--dir").arg(self.folder.path());
+        command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--loglevel", "warning"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.process = Some(child.expect("redis-server is installed: run `make tools`"));
+        eventually("redis answers", || async { self.answers().await }).await;
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it runs");
+            process.wait().expect("a child");
+        }
+    }
+
+    /// One command by hand; the raw reply.
+    pub async fn command(&self, words: &[&str]) -> String {
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        let mut socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.expect("redis listens");
+        socket.write_all(request.as_bytes()).await.expect("redis reads");
+        let mut reply = vec![0; 65536];
+        let read = socket.read(&mut reply).await.expect("redis answers");
+        String::from_utf8_lossy(&reply[..read]).into_owned()
+    }
+
+    async fn answers(&self) -> bool {
+        if TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.is_err() {
+            return false;
+        }
+        self.command(&["PING"]).await.starts_with("+PONG")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
