@@ -62,7 +62,7 @@ impl App {
             authenticator,
             origins: config.server.origins.clone(),
             limits: ConnectionLimits::new(&config.limits),
-            connections_max: config.limits.connections_max(),
+            connections_max: usize::try_from(config.limits.max_connections()).unwrap_or(usize::MAX),
             accepting: AtomicBool::new(true),
             tasks: tasks.clone(),
             tracing,

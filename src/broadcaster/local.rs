@@ -39,8 +39,8 @@ impl Local {
             entries: 0,
             bytes: 0,
             epoch: 0,
-            messages_max: history.messages,
-            bytes_max: history.local_bytes.bytes(),
+            messages_max: usize::try_from(history.messages).unwrap_or(usize::MAX),
+            bytes_max: history.local_bytes,
             age_max: history.age,
         };
         Self { logs: Mutex::new(logs), outlet }

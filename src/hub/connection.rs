@@ -62,8 +62,8 @@ impl ConnectionLimits {
     /// As configured.
     #[must_use]
     pub fn new(limits: &config::Limits) -> Self {
-        let outbox = Limits { bytes: limits.outbox_bytes.bytes(), age: limits.outbox_age };
-        Self { message_bytes: limits.message_bytes.bytes(), outbox }
+        let outbox = Limits { bytes: limits.outbox_bytes, age: limits.outbox_age };
+        Self { message_bytes: limits.message_bytes, outbox }
     }
 }
 

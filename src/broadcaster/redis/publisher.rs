@@ -29,7 +29,7 @@ const BATCH: usize = 64;
 /// What Redis keeps of a room.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retention {
-    pub(super) messages: usize,
+    pub(super) messages: u64,
     pub(super) log: Duration,
     pub(super) meta: Duration,
 }

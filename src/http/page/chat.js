@@ -46,10 +46,8 @@ function enterRoom() {
   room = new Room(wanted);
   rememberRoom(wanted);
   room.messages.forEach(showMessage);
-  room.outbox.forEach((item) => item.state === "sending" && markUnconfirmed(item));
-  showOutbox();
-  follow();
   connect();
+  follow();
 }
 
 function leaveRoom() {
@@ -87,6 +85,7 @@ function connect() {
   connection?.close();
   connection = null;
   const entered = room;
+  doubtUnconfirmed();
   settling();
   connection = new Connection({
     room: entered.name,
@@ -110,9 +109,8 @@ function showState(state) {
   }
   $("reconnect").hidden = !room || (state.name !== "waiting" && state.name !== "stopped");
   if (state.name === "open") return opened();
+  if (state.name !== "connecting") doubtUnconfirmed();
   if (state.name === "waiting") {
-    room.outbox.forEach((item) => item.state === "sending" && markUnconfirmed(item));
-    showOutbox();
     countDown(Date.now() + state.waitMs);
     if (state.failures >= 2) notify("The server did not accept the connection. It may be down, or it may need a token (see Settings).");
   }
@@ -222,10 +220,14 @@ function dispatch(item) {
   room.save();
 }
 
-// If it did arrive, the resumed connection will bring it back and so confirm it. Until then nobody knows.
-function markUnconfirmed(item) {
-  Object.assign(item, { state: "failed", note: "The connection broke before the server confirmed this.", retryable: true });
-  room.save();
+/** Without its connection, nobody here knows of a message under way. If it did arrive, resuming will bring it back. */
+function doubtUnconfirmed() {
+  for (const item of room?.outbox ?? []) {
+    if (item.state !== "sending" && item.state !== "sent") continue;
+    Object.assign(item, { state: "failed", note: "The connection broke before the server confirmed this.", retryable: true });
+    room.save();
+  }
+  showOutbox();
 }
 
 function update(key, change) {
@@ -245,7 +247,7 @@ function discard(item) {
 }
 
 function showOutbox() {
-  outbox.replaceChildren(...room.outbox.map((item) => outboxRow(item, retry, discard)));
+  outbox.replaceChildren(...(room?.outbox ?? []).map((item) => outboxRow(item, retry, discard)));
   showEmpty();
   follow();
 }
@@ -348,7 +350,7 @@ settings.setName(name);
 $("token").value = token;
 addEventListener("hashchange", enterRoom);
 addEventListener("pagehide", () => room?.saveNow());
-addEventListener("resize", () => following && follow());
+new ResizeObserver(() => following && follow()).observe(log); // a keyboard or a strip came or went
 document.addEventListener("visibilitychange", seen);
 enterRoom();
 if (!phone.matches) $("text").focus();

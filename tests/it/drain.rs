@@ -1,0 +1,125 @@
+//! SIGTERM: nobody loses what was acknowledged, and the node ends in time.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{Chat, Client, Over, eventually, http};
+
+/// What a client knows when its node has closed it.
+struct Survivor {
+    acked: Vec<String>,
+    close: Option<(u16, String)>,
+    closed_at: Instant,
+}
+
+/// Sends one message after the other until the close.
+async fn talk(mut client: Client) -> Survivor {
+    let mut acked = Vec::new();
+    let mut n = 0;
+    loop {
+        if futures_util::SinkExt::send(&mut client.socket, tokio_tungstenite::tungstenite::Message::text(
+            json!({ "payload": n, "ref": n.to_string() }).to_string(),
+        ))
+        .await
+        .is_err()
+        {
+            // Closed while sending: what the server said before is still there to read.
+        }
+        loop {
+            match client.next_or_close().await {
+                Ok(event) if event["type"] == "ack" => {
+                    acked.push(event["id"].as_str().expect("an id").to_owned());
+                    break;
+                }
+                Ok(_) => {}
+                Err(close) => return Survivor { acked, close, closed_at: Instant::now() },
+            }
+        }
+        n += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn five_hundred_sockets_lose_nothing_acknowledged() {
+    const SOCKETS: usize = 500;
+    let mut chat = Chat::start_with(Over::Redis, |node| node.env("CHAT_DRAIN__WINDOW", "3s")).await;
+    let node = &chat.nodes[0];
+    let clients = join_all((0..SOCKETS).map(|n| node.client(&["/api/chat-api/ws/a", "/api/chat-api/ws/b"][n % 2]))).await;
+    let talking: Vec<_> = clients.into_iter().map(|client| tokio::task::spawn(talk(client))).collect();
+    eventually("messages flow", || async { node.metric("chat_messages_received_total").await > 2000.0 }).await;
+    let start = Instant::now();
+    node.signal("TERM");
+    eventually("it drains", || async { node.metric("chat_draining").await > 0.0 }).await;
+    assert_eq!(node.manage("/readyz").await.status, 503);
+    eventually("new sockets are refused", || async {
+        let refused = Client::open(node.public, "/api/chat-api/ws", crate::support::client::Offer::default()).await;
+        refused.is_err_and(|refused| {
+            let retry = refused.headers.iter().any(|(name, value)| name == "retry-after" && value == "1");
+            refused.status == 503 && refused.problem["code"] == "draining" && retry
+        })
+    })
+    .await;
+    let survivors: Vec<Survivor> = join_all(talking).await.into_iter().map(|result| result.expect("a client")).collect();
+    let status = chat.nodes[0].wait(Duration::from_secs(20)).await;
+    assert!(status.success(), "{status}");
+    assert!(start.elapsed() < Duration::from_secs(12), "inside window and flush: {:?}", start.elapsed());
+
+    for survivor in &survivors {
+        let (code, reason) = survivor.close.as_ref().expect("a close frame, not a cut");
+        let hint = reason.strip_prefix("reconnect after ").and_then(|rest| rest.strip_suffix(" ms"));
+        assert!(*code == 1012 && hint.is_some_and(|hint| hint.parse::<u64>().is_ok()), "{code} {reason}");
+    }
+    let spread = |part: usize| {
+        let mut times: Vec<_> = survivors.iter().map(|survivor| survivor.closed_at - start).collect();
+        times.sort();
+        times[SOCKETS * part / 100]
+    };
+    assert!(spread(90) - spread(10) > Duration::from_secs(1), "paced, not all at once: {:?} to {:?}", spread(10), spread(90));
+
+    // The other node has every acknowledged message.
+    let mut kept = std::collections::HashSet::new();
+    for room in ["a", "b"] {
+        let mut reader = chat.nodes[1].connect(&format!("/api/chat-api/ws/{room}?after=0-0")).await;
+        let top: u64 = {
+            let mut tail = chat.nodes[1].client(&format!("/api/chat-api/ws/{room}")).await;
+            let id = tail.publish(json!("end")).await;
+            id.split_once('-').expect("epoch-seq").1.parse().expect("a number")
+        };
+        loop {
+            let message = reader.message().await;
+            let id = message["id"].as_str().expect("an id");
+            kept.insert(id.to_owned());
+            if id.ends_with(&format!("-{top}")) {
+                break;
+            }
+        }
+        assert!(top <= 1000 || kept.len() >= 1000, "the log keeps a thousand");
+    }
+    let recent = |id: &&String| kept.contains(*id);
+    let acked: Vec<&String> = survivors.iter().flat_map(|survivor| survivor.acked.last()).collect();
+    assert_eq!(acked.iter().filter(|id| recent(id)).count(), acked.len(), "the last acknowledged of each is there");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut chat = Chat::start_with(Over::Local, |node| node.env("CHAT_DRAIN__DELAY", "60s")).await;
+    let mut client = chat.client(0, "/api/chat-api/ws").await;
+    chat.nodes[0].signal("TERM");
+    eventually("it drains", || async { chat.nodes[0].metric("chat_draining").await > 0.0 }).await;
+    client.publish(json!("still served during the delay")).await;
+    assert_eq!(http::get(chat.nodes[0].public, "/", &[]).await.status, 200, "and still accepting");
+    chat.nodes[0].signal("TERM");
+    assert!(chat.nodes[0].wait(Duration::from_secs(10)).await.success());
+}
+
+#[tokio::test]
+async fn an_idle_node_ends_at_once() {
+    let mut chat = Chat::start(Over::Redis).await;
+    let start = Instant::now();
+    chat.nodes[0].signal("TERM");
+    assert!(chat.nodes[0].wait(Duration::from_secs(10)).await.success());
+    assert!(start.elapsed() < Duration::from_secs(5));
+}

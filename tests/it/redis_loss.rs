@@ -1,0 +1,138 @@
+//! Redis goes away and comes back: sockets stay, nothing acknowledged is lost.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Chat, Client, Node, Over, PATIENCE, Redis, eventually};
+
+/// Publishes until it is acknowledged; returns how often it was refused before, all retryable.
+async fn insist(client: &mut Client, payload: &Value) -> usize {
+    let mut refusals = 0;
+    loop {
+        client.send(json!({ "payload": payload, "ref": "insist" })).await;
+        loop {
+            let event = client.next().await;
+            match event["type"].as_str() {
+                Some("ack") => return refusals,
+                Some("error") => {
+                    assert_eq!((&event["code"], &event["retryable"]), (&json!("unavailable"), &json!(true)), "{event}");
+                    assert!(event["outcome"] == "refused" || event["outcome"] == "unknown", "{event}");
+                    assert!(event["retry_after_ms"].is_u64(), "{event}");
+                    refusals += 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn killed_and_started_again() {
+    let mut chat = Chat::start(Over::Redis).await;
+    let mut sender = chat.client(0, "/api/chat-api/ws/r").await;
+    let mut reader = chat.client(1, "/api/chat-api/ws/r").await;
+    for n in 0..100 {
+        sender.publish(json!(n)).await;
+    }
+    // The log is on disk within a second; until then a kill may lose it, as `everysec` says.
+    let redis = chat.redis.as_mut().expect("redis");
+    eventually("the log is flushed", || async { redis.command(&["INFO", "persistence"]).await.contains("aof_pending_bio_fsync:0") }).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    redis.kill();
+
+    sender.send(json!({ "payload": "meanwhile", "ref": "lost" })).await;
+    let refusal = loop {
+        let event = sender.next().await;
+        if event["ref"] == "lost" {
+            break event;
+        }
+    };
+    assert_eq!((&refusal["code"], &refusal["retryable"]), (&json!("unavailable"), &json!(true)));
+    for node in &chat.nodes {
+        node.wait_for_metric("chat_redis_up", 0.0).await;
+        assert_eq!(node.manage("/readyz").await.status, 200, "everyone's fault: the nodes stay ready for the grace");
+        assert_eq!(node.manage("/livez").await.status, 200);
+    }
+    chat.redis.as_mut().expect("redis").restart().await;
+    insist(&mut sender, &json!("after")).await;
+
+    let mut seen: Vec<Value> = Vec::new();
+    while seen.last() != Some(&json!("after")) {
+        seen.push(reader.message().await["payload"].clone());
+    }
+    let acked: Vec<Value> = (0..100).map(Value::from).collect();
+    assert_eq!(seen[..100], acked, "the same socket saw every acknowledged message, in order");
+    assert!(seen[100..].iter().all(|payload| payload == "meanwhile" || payload == "after"), "{:?}", &seen[100..]);
+    let mut late = chat.nodes[0].connect("/api/chat-api/ws/r?after=0-0").await;
+    for expected in acked {
+        assert_eq!(late.message().await["payload"], expected, "and the log has them");
+    }
+}
+
+/// The subscription alone breaks, again and again, while messages flow: holes are repaired from the log before anyone sees them.
+#[tokio::test]
+async fn a_cut_subscription_is_repaired_unseen() {
+    let chat = Chat::start(Over::Redis).await;
+    let mut sender = chat.client(0, "/api/chat-api/ws/r").await;
+    let mut reader = chat.client(1, "/api/chat-api/ws/r").await;
+    let reading = tokio::task::spawn(async move {
+        for expected in 0..600 {
+            assert_eq!(reader.message().await["payload"], expected);
+        }
+        reader
+    });
+    for n in 0..600 {
+        if n % 100 == 50 {
+            chat.redis.as_ref().expect("redis").command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        }
+        sender.publish(json!(n)).await;
+    }
+    let _reader = tokio::time::timeout(PATIENCE, reading).await.expect("all arrive").expect("in order");
+    let repairs = chat.nodes[0].metric("chat_repairs_total").await + chat.nodes[1].metric("chat_repairs_total").await;
+    assert!(repairs > 0.0 && chat.nodes[1].metric("chat_redis_reconnects_total").await > 0.0);
+}
+
+/// A log that lost everything does not pretend: its members are sent away to start over.
+#[tokio::test]
+async fn a_log_that_was_emptied_sends_its_members_to_start_over() {
+    let mut chat = Chat::start(Over::Redis).await;
+    let mut client = chat.client(0, "/api/chat-api/ws/r").await;
+    let old = client.publish(json!("lost")).await;
+    let redis = chat.redis.as_mut().expect("redis");
+    redis.command(&["FLUSHALL"]).await;
+    redis.kill();
+    redis.restart().await;
+    let (code, reason) = client.closed().await;
+    assert!(code == 1012 && reason.starts_with("reconnect after "), "{code} {reason}");
+    let mut back = chat.nodes[1].connect(&format!("/api/chat-api/ws/r?after={old}")).await;
+    let new = back.publish(json!("new")).await;
+    assert_ne!(old, new, "an old position never names a new message");
+}
+
+#[tokio::test]
+async fn a_start_without_redis_waits_for_it() {
+    let mut redis = Redis::absent();
+    let node = Node::builder().env("REDIS_URL", &redis.url()).launch().await;
+    assert_eq!(node.manage("/livez").await.status, 200);
+    let ready = node.manage("/readyz").await;
+    assert_eq!((ready.status, ready.json()["reasons"][0].as_str()), (503, Some("redis: not reached yet")));
+    assert_eq!(node.manage("/startupz").await.status, 503);
+    redis.restart().await;
+    eventually("the node is ready", || async { node.manage("/readyz").await.status == 200 }).await;
+    node.client("/api/chat-api/ws/r").await.publish(json!("hi")).await;
+}
+
+#[tokio::test]
+async fn readiness_goes_after_the_grace() {
+    let mut redis = Redis::absent();
+    redis.restart().await;
+    let node = Node::builder().env("REDIS_URL", &redis.url()).env("CHAT_READINESS__REDIS_GRACE", "1s").start().await;
+    redis.kill();
+    eventually("the node is not ready", || async { node.manage("/readyz").await.status == 503 }).await;
+    assert_eq!(node.manage("/livez").await.status, 200, "a restart would help nobody");
+    redis.restart().await;
+    eventually("the node is ready again", || async { node.manage("/readyz").await.status == 200 }).await;
+}
