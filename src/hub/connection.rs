@@ -198,8 +198,13 @@ impl Connection {
                 Some(ending)
             }
         };
-        self.linger().await;
-        let ours = self.outbox.lock().close();
+        let (ours, dead) = {
+            let outbox = self.outbox.lock();
+            (outbox.close(), outbox.is_dead())
+        };
+        if !dead {
+            self.linger().await;
+        }
         let abnormal = Ending { code: ABNORMAL, reason: String::new() };
         ours.map(|close| Ending { code: close.code(), reason: close.reason() }).or(ending).unwrap_or(abnormal)
     }

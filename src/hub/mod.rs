@@ -386,10 +386,7 @@ impl Attached {
         let mut from = after;
         let mut first = true;
         while self.connection.is_open() {
-            let Some(end) = room.replay_end(&self.connection) else { return };
-            if from.epoch == end.epoch && from >= end {
-                return;
-            }
+            let Some(end) = room.replay_end(&self.connection).filter(|end| first || from < *end) else { return };
             let mut page = self.hub.read(&room.name, from).await;
             if std::mem::take(&mut first) {
                 let outcome =

@@ -75,6 +75,10 @@ impl Outbox {
         self.phase == Phase::Open
     }
 
+    pub(super) fn is_dead(&self) -> bool {
+        self.phase == Phase::Dead
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -38,8 +38,7 @@ async fn websocket_upgrade(over: Over) {
     let client_id = connected["fields"]["client_id"].as_str().expect("a client id").to_owned();
     assert_eq!((client_id.len(), &connected["fields"]["user_id"]), (32, &json!("-")));
 
-    client.socket.close(None).await.expect("a close");
-    assert_eq!(client.closed().await.0, 1000);
+    assert_eq!(client.leave().await, Some((1000, String::new())), "the close is answered in kind");
     node.wait_for_metric("chat_connections", 0.0).await;
     node.wait_for_metric(r#"chat_connections_closed_total{code="1000"}"#, 1.0).await;
     let gone = |line: &Value| line["fields"]["message"] == "disconnected" && line["fields"]["client_id"] == client_id.as_str();
@@ -125,7 +124,7 @@ async fn messages_are_as_documented(over: Over) {
     let chat = Chat::start(over).await;
     let mut sender = chat.client(0, "/api/chat-api/ws/general").await;
     let mut reader = chat.client(1, "/api/chat-api/ws/general").await;
-    sender.send_text(r#"{"payload": {"a" :1e400,"b":"\u00e9"} , "type":"note.v1", "ref":"r1"}"#).await;
+    sender.send_text(r#"{"payload": {"a" :1E5,"b":"\u00e9"} , "type":"note.v1", "ref":"r1"}"#).await;
     let (first, second) = (sender.next().await, sender.next().await);
     let (ack, own) = if first["type"] == "ack" { (first, second) } else { (second, first) };
     assert_eq!(ack, json!({ "type": "ack", "ref": "r1", "id": own["id"] }));
@@ -135,7 +134,7 @@ async fn messages_are_as_documented(over: Over) {
     let client_id = own["client_id"].as_str().expect("a client id");
     let timestamp = own["timestamp"].as_str().expect("a time");
     let expected = format!(
-        r#"{{"type":"note.v1","id":"{id}","room":"general","client_id":"{client_id}","timestamp":"{timestamp}","payload":{{"a" :1e400,"b":"\u00e9"}}}}"#
+        r#"{{"type":"note.v1","id":"{id}","room":"general","client_id":"{client_id}","timestamp":"{timestamp}","payload":{{"a" :1E5,"b":"\u00e9"}}}}"#
     );
     assert_eq!(frame.as_str(), expected, "fields, their order, and the payload byte for byte");
     let time: jiff::Timestamp = timestamp.parse().expect("RFC 3339");

@@ -38,7 +38,6 @@ function enterRoom() {
   const valid = isRoomName(wanted);
   document.title = $("title").textContent = valid ? `#${wanted}` : "No such room";
   $("text").disabled = !valid;
-  $("empty").hidden = !valid;
   if (!valid) {
     showState({ name: "stopped" });
     return notify(badName(wanted));
@@ -270,7 +269,7 @@ function showMessage(message) {
 }
 
 function showEmpty() {
-  $("empty").hidden = messages.hasChildNodes() || outbox.hasChildNodes();
+  $("empty").hidden = !room || messages.hasChildNodes() || outbox.hasChildNodes();
 }
 
 // Stay at the newest message unless the reader has scrolled up.

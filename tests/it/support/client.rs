@@ -11,6 +11,7 @@ use tokio_tungstenite::{
         Error, Message,
         client::IntoClientRequest as _,
         http::{HeaderName, HeaderValue, Response},
+        protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
 
@@ -122,6 +123,17 @@ impl Client {
         loop {
             if let Err(close) = self.next_or_close().await {
                 return close.expect("a close frame");
+            }
+        }
+    }
+
+    /// Closes and returns the server's answer.
+    pub async fn leave(&mut self) -> Option<(u16, String)> {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.socket.close(Some(frame)).await.expect("the socket is open");
+        loop {
+            if let Err(close) = self.next_or_close().await {
+                return close;
             }
         }
     }

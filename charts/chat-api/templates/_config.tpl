@@ -1,0 +1,114 @@
+{{/* The service's TOML file and its environment. */}}
+
+{{/* A TOML value. Numbers of values files may be floats inside Helm: whole ones are written as integers.
+     JSON strings and arrays of strings are valid TOML. */}}
+{{- define "chat-api.tomlValue" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{- int64 . -}}
+{{- else -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What goes into the file: the user's sections and what the chart decides. As YAML. */}}
+{{- define "chat-api.settings" -}}
+{{- $server := dict "address" "0.0.0.0:8080" "management_address" "0.0.0.0:9090" -}}
+{{- $auth := dict "enabled" .Values.auth.enabled -}}
+{{- $telemetry := dict -}}
+{{- if .Values.auth.enabled -}}
+{{- if .Values.auth.existingSecret -}}
+{{- $_ := set $auth "secret_file" (printf "/etc/chat-api/auth/%s" .Values.auth.secretKey) -}}
+{{- else -}}
+{{- $_ := set $auth "public_key" .Values.auth.publicKey -}}
+{{- end -}}
+{{- with .Values.auth.issuer -}}{{- $_ := set $auth "issuer" . -}}{{- end -}}
+{{- with .Values.auth.audience -}}{{- $_ := set $auth "audience" . -}}{{- end -}}
+{{- end -}}
+{{- if .Values.otlp.endpoint -}}
+{{- $telemetry = dict "endpoint" .Values.otlp.endpoint "protocol" .Values.otlp.protocol -}}
+{{- end -}}
+{{- $own := dict "server" $server "auth" $auth "telemetry" $telemetry "kubernetes" (dict "enabled" .Values.kubernetes.enabled) -}}
+{{- toYaml (mustMerge $own (deepCopy .Values.config)) -}}
+{{- end -}}
+
+{{- define "chat-api.toml" -}}
+# Made by the chart from its values; docs/configuration.md has the keys.
+{{- range $section, $keys := include "chat-api.settings" . | fromYaml }}
+{{- if $keys }}
+
+[{{ $section }}]
+{{- range $key, $value := $keys }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $key }} = {{ include "chat-api.tomlValue" $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{ end -}}
+
+{{/* The password comes before the URL that is made from it: Kubernetes expands in that order. */}}
+{{- define "chat-api.redisEnv" -}}
+{{- if eq .Values.redis.mode "bundled" -}}
+- name: REDIS_PASSWORD
+  {{- include "chat-api.redisPasswordSource" . | nindent 2 }}
+- name: REDIS_URL
+  value: redis://:$(REDIS_PASSWORD)@{{ include "chat-api.redisName" . }}:6379/0
+{{- else if eq .Values.redis.mode "none" -}}
+- name: REDIS_URL
+  value: ""
+{{- else if .Values.redis.external.existingSecret -}}
+- name: REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.redis.external.existingSecret }}
+      key: {{ .Values.redis.external.key }}
+{{- else -}}
+- name: REDIS_URL
+  value: {{ .Values.redis.external.url | quote }}
+{{- end -}}
+{{- end -}}
+
+{{- define "chat-api.redisPasswordSource" -}}
+valueFrom:
+  secretKeyRef:
+    name: {{ default (include "chat-api.redisName" .) .Values.redis.bundled.existingSecret }}
+    key: {{ .Values.redis.bundled.key }}
+{{- end -}}
+
+{{/* Who this pod is: for traces, and for Events. */}}
+{{- define "chat-api.podIdentityEnv" -}}
+{{- range $name, $path := dict "NAMESPACE" "metadata.namespace" "POD_NAME" "metadata.name" "POD_UID" "metadata.uid" "NODE_NAME" "spec.nodeName" }}
+- name: CHAT_KUBERNETES__{{ $name }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $path }}
+{{- end }}
+{{- end -}}
+
+{{/* The configuration file and the key: whole directories, so that changes of the ConfigMap and the Secret arrive. */}}
+{{- define "chat-api.configMounts" -}}
+- name: config
+  mountPath: /etc/chat-api/config
+  readOnly: true
+{{- if .Values.auth.existingSecret }}
+- name: auth
+  mountPath: /etc/chat-api/auth
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "chat-api.configVolumes" -}}
+- name: config
+  configMap:
+    name: {{ include "chat-api.fullname" . }}
+{{- if .Values.auth.existingSecret }}
+- name: auth
+  secret:
+    secretName: {{ .Values.auth.existingSecret }}
+    # Readable by the pod's group (fsGroup), which is how the service gets at it.
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.auth.secretKey }}
+        path: {{ .Values.auth.secretKey }}
+{{- end }}
+{{- end -}}

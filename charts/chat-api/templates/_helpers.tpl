@@ -1,0 +1,83 @@
+{{/* Names, labels, and what all pods share. */}}
+
+{{- define "chat-api.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 40 characters, so that the longest suffix and what controllers append still fit into 63. */}}
+{{- define "chat-api.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "chat-api.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "chat-api.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "chat-api.redisName" -}}{{ include "chat-api.fullname" . }}-redis{{- end -}}
+{{- define "chat-api.secretJobName" -}}{{ include "chat-api.fullname" . }}-redis-secret{{- end -}}
+
+{{- define "chat-api.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "chat-api.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that never change: selectors are made of them. Takes (dict "root" $ "component" "server"). */}}
+{{- define "chat-api.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "chat-api.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* Labels of a pod: none with the chart's version, which would restart pods that a new chart changed nothing in.
+     Same argument, and "extra" for more; what selectors need always wins. */}}
+{{- define "chat-api.podLabels" -}}
+{{- $own := include "chat-api.selectorLabels" . | fromYaml -}}
+{{- toYaml (merge $own (default dict .extra) .root.Values.commonLabels) -}}
+{{- end -}}
+
+{{/* All labels of an object; same argument. */}}
+{{- define "chat-api.labels" -}}
+{{- $own := include "chat-api.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63) -}}
+{{- $_ = set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ = set $own "app.kubernetes.io/part-of" "chat-api" -}}
+{{- if ne .component "redis" -}}
+{{- $_ = set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- end -}}
+{{- toYaml (merge $own (default dict .extra) .root.Values.commonLabels) -}}
+{{- end -}}
+
+{{/* Image reference. Takes (dict "image" … "tag" DEFAULT). */}}
+{{- define "chat-api.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (default .tag .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Pod fields that all pods of the chart share. */}}
+{{- define "chat-api.podBasics" -}}
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{/* "true" when there is, or may be, more than one replica. */}}
+{{- define "chat-api.manyReplicas" -}}
+{{- if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The fewest replicas there will be. */}}
+{{- define "chat-api.fewestReplicas" -}}
+{{- if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.minReplicas }}{{ else }}{{ int .Values.replicaCount }}{{ end -}}
+{{- end -}}

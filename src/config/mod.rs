@@ -1,0 +1,355 @@
+//! The configuration: every key, its unit, its meaning and its default.
+//!
+//! Layers: defaults, then a TOML file, then the environment. Owns the types; where values come from is `source`'s,
+//! which values make sense is `validate`'s, how they are written is `value`'s. Read once, at the start; the process
+//! environment is handed in.
+
+mod alias;
+mod source;
+mod validate;
+mod value;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use source::{ConfigErrors, Mistake, environment};
+pub use value::Secret;
+
+/// Everything that can be set, checked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Listeners and who may open a socket from a browser.
+    pub server: Server,
+    /// Whose tokens are accepted.
+    pub auth: Auth,
+    /// What one connection and one node may use.
+    pub limits: Limits,
+    /// What a room keeps.
+    pub history: History,
+    /// The log and bus between the nodes.
+    pub redis: Redis,
+    /// When the node stops asking for traffic.
+    pub readiness: Readiness,
+    /// How the node leaves.
+    pub drain: Drain,
+    /// Log lines.
+    pub log: Log,
+    /// Traces.
+    pub telemetry: Telemetry,
+    /// What the node knows of its pod.
+    pub kubernetes: Kubernetes,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// The public listener: chat, REST, page.
+    #[serde(deserialize_with = "value::address")]
+    pub address: SocketAddr,
+    /// The management listener: probes and metrics; never exposed.
+    #[serde(deserialize_with = "value::address")]
+    pub management_address: SocketAddr,
+    /// The longest a client may take to send a request's head.
+    #[serde(with = "value::duration")]
+    pub header_timeout: Duration,
+    /// Origins (`scheme://host[:port]`, exact) whose pages may connect; empty: the page's own host only.
+    #[serde(deserialize_with = "value::list")]
+    pub origins: Vec<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            management_address: SocketAddr::from(([0, 0, 0, 0], 9090)),
+            header_timeout: Duration::from_secs(5),
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Whether a socket needs a token; if not, everyone is anonymous.
+    pub enabled: bool,
+    /// The shared secret of HS256, HS384 and HS512 tokens: 32 bytes or more.
+    #[serde(deserialize_with = "value::optional")]
+    pub secret: Option<Secret>,
+    /// A file with that secret; line ends at its end do not count.
+    #[serde(deserialize_with = "value::optional")]
+    pub secret_file: Option<PathBuf>,
+    /// The issuer's public key in PEM: RSA, EC (P-256, P-384) or Ed25519.
+    #[serde(deserialize_with = "value::optional")]
+    pub public_key: Option<String>,
+    /// A file with that public key.
+    #[serde(deserialize_with = "value::optional")]
+    pub public_key_file: Option<PathBuf>,
+    /// The `iss` that a token must carry; unset: any or none.
+    #[serde(deserialize_with = "value::optional")]
+    pub issuer: Option<String>,
+    /// The `aud` that a token must carry; unset: any or none.
+    #[serde(deserialize_with = "value::optional")]
+    pub audience: Option<String>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest frame a client may send.
+    #[serde(with = "value::bytes")]
+    pub message_bytes: usize,
+    /// The most that may wait for one slow client before it is closed with 1013.
+    #[serde(with = "value::bytes")]
+    pub outbox_bytes: usize,
+    /// The longest a frame may wait for one slow client before it is closed with 1013.
+    #[serde(with = "value::duration")]
+    pub outbox_age: Duration,
+    /// How often a quiet connection is pinged; silent for two of these, it is closed with 4408.
+    #[serde(with = "value::duration")]
+    pub heartbeat: Duration,
+    /// Connections of this node; unset: see [`Limits::max_connections`].
+    pub connections: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 32 << 10,
+            outbox_bytes: 256 << 10,
+            outbox_age: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(25),
+            connections: None,
+        }
+    }
+}
+
+impl Limits {
+    /// How many connections this node takes: as set, or the smaller of 50,000 and nine tenths of the process's file limit.
+    #[must_use]
+    pub fn max_connections(&self) -> u64 {
+        const USUAL: u64 = 50_000;
+        let files = || rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        self.connections.unwrap_or_else(|| files().map_or(USUAL, |files| USUAL.min(files / 10 * 9)))
+    }
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// Messages kept per room.
+    pub messages: u64,
+    /// How long a silent room keeps its messages.
+    #[serde(with = "value::duration")]
+    pub age: Duration,
+    /// The bound over all rooms of a node without Redis.
+    #[serde(with = "value::bytes")]
+    pub local_bytes: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { messages: 1000, age: Duration::from_secs(24 * 60 * 60), local_bytes: 256 << 20 }
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// `redis://`, `rediss://` or `unix://`; unset or empty: this node is the whole chat.
+    #[serde(deserialize_with = "value::optional", serialize_with = "value::masked_url")]
+    pub url: Option<Secret>,
+    /// The longest one command or one connect may take.
+    #[serde(with = "value::duration")]
+    pub timeout: Duration,
+    /// Tasks that publish, each for its share of the rooms.
+    pub publishers: usize,
+    /// What every key and channel begins with: `^[A-Za-z0-9_.-]{1,64}$`. Two chats on one Redis need two.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { url: None, timeout: Duration::from_secs(2), publishers: 4, prefix: "chat".to_owned() }
+    }
+}
+
+/// `[readiness]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Readiness {
+    /// How long the node stays ready while Redis answers nobody.
+    #[serde(with = "value::duration")]
+    pub redis_grace: Duration,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self { redis_grace: Duration::from_secs(60) }
+    }
+}
+
+/// `[drain]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// Still accepting, already not ready: endpoints learn of it.
+    #[serde(with = "value::duration")]
+    pub delay: Duration,
+    /// Over which the sockets are closed, evenly.
+    #[serde(with = "value::duration")]
+    pub window: Duration,
+    /// For publishes in flight and telemetry.
+    #[serde(with = "value::duration")]
+    pub flush: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(5), window: Duration::from_secs(40), flush: Duration::from_secs(5) }
+    }
+}
+
+impl Drain {
+    /// The whole of a drain: what a grace period must be longer than.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.delay.saturating_add(self.window).saturating_add(self.flush)
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A level, or `target=level` directives with commas between them.
+    pub filter: String,
+    /// How a line is written.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// The collector's base URL (over HTTP, `/v1/traces` is appended); unset, like the next: no traces are exported.
+    #[serde(deserialize_with = "value::optional")]
+    pub endpoint: Option<String>,
+    /// The URL for traces, used as it is; beats `endpoint`.
+    #[serde(deserialize_with = "value::optional")]
+    pub traces_endpoint: Option<String>,
+    /// What the collector speaks.
+    pub protocol: OtlpProtocol,
+    /// `service.name` of this service.
+    pub service_name: String,
+    /// Which traces are kept.
+    pub sampler: Sampler,
+    /// The share that the `traceidratio` samplers keep, 0 to 1.
+    pub sampler_arg: f64,
+    /// The longest one export may take.
+    #[serde(with = "value::duration")]
+    pub timeout: Duration,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            traces_endpoint: None,
+            protocol: OtlpProtocol::HttpProtobuf,
+            service_name: "chat-api".to_owned(),
+            sampler: Sampler::ParentBasedAlwaysOn,
+            sampler_arg: 1.0,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Telemetry {
+    /// Where traces go, ready for the exporter; `None`: nowhere.
+    #[must_use]
+    pub fn traces_url(&self) -> Option<String> {
+        let from_base = |base: &String| match self.protocol {
+            OtlpProtocol::Grpc => base.clone(),
+            OtlpProtocol::HttpProtobuf => format!("{}/v1/traces", base.trim_end_matches('/')),
+        };
+        self.traces_endpoint.clone().or_else(|| self.endpoint.as_ref().map(from_base))
+    }
+}
+
+/// What the collector speaks, under OpenTelemetry's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OtlpProtocol {
+    /// `grpc`
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// `http/protobuf`
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+}
+
+/// Which traces are kept, under OpenTelemetry's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampler {
+    /// All.
+    #[serde(rename = "always_on")]
+    AlwaysOn,
+    /// None.
+    #[serde(rename = "always_off")]
+    AlwaysOff,
+    /// A share of all.
+    TraceIdRatio,
+    /// As the caller decided; all of those that begin here.
+    #[serde(rename = "parentbased_always_on")]
+    ParentBasedAlwaysOn,
+    /// As the caller decided; none of those that begin here.
+    #[serde(rename = "parentbased_always_off")]
+    ParentBasedAlwaysOff,
+    /// As the caller decided; a share of those that begin here.
+    #[serde(rename = "parentbased_traceidratio")]
+    ParentBasedTraceIdRatio,
+}
+
+/// `[kubernetes]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kubernetes {
+    /// Whether the node writes Events about its own pod.
+    pub enabled: bool,
+    /// The pod's namespace (downward API).
+    #[serde(deserialize_with = "value::optional")]
+    pub namespace: Option<String>,
+    /// The pod's name (downward API).
+    #[serde(deserialize_with = "value::optional")]
+    pub pod_name: Option<String>,
+    /// The pod's UID (downward API).
+    #[serde(deserialize_with = "value::optional")]
+    pub pod_uid: Option<String>,
+    /// The machine the pod runs on (downward API).
+    #[serde(deserialize_with = "value::optional")]
+    pub node_name: Option<String>,
+}

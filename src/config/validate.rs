@@ -1,0 +1,189 @@
+//! Which values make sense, alone and together.
+//!
+//! Owns the rules; the types have already refused what cannot be read. Finds every fault, not the first.
+
+use std::time::Duration;
+
+use http::Uri;
+use tracing_subscriber::EnvFilter;
+
+use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Redis, Server, Telemetry};
+use crate::auth::{Key, KeyError};
+
+/// A value that makes no sense.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// The key to change.
+    pub(super) key: &'static str,
+    /// Another key that the rule looked at.
+    pub(super) beside: Option<&'static str>,
+    /// What was expected.
+    pub(super) expected: String,
+}
+
+/// All findings of one check.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut rules = Rules(Vec::new());
+    rules.server(&config.server);
+    rules.auth(&config.auth);
+    rules.limits(&config.limits);
+    rules.history(&config.history);
+    rules.redis(&config.redis);
+    rules.drain(&config.drain);
+    rules.log(&config.log);
+    rules.telemetry(&config.telemetry);
+    rules.kubernetes(&config.kubernetes);
+    rules.0
+}
+
+/// The findings so far.
+struct Rules(Vec<Finding>);
+
+impl Rules {
+    fn require(&mut self, holds: bool, key: &'static str, expected: impl Into<String>) {
+        if !holds {
+            self.0.push(Finding { key, beside: None, expected: expected.into() });
+        }
+    }
+
+    fn require_both(&mut self, holds: bool, key: &'static str, beside: &'static str, expected: impl Into<String>) {
+        if !holds {
+            self.0.push(Finding { key, beside: Some(beside), expected: expected.into() });
+        }
+    }
+
+    fn positive(&mut self, duration: Duration, key: &'static str) {
+        self.require(!duration.is_zero(), key, "a duration above zero");
+    }
+
+    fn server(&mut self, server: &Server) {
+        let (public, management) = (server.address, server.management_address);
+        let same_ip = public.ip() == management.ip() || public.ip().is_unspecified() || management.ip().is_unspecified();
+        let clash = same_ip && public.port() == management.port() && public.port() != 0;
+        self.require_both(!clash, "server.management_address", "server.address", "another port than server.address has");
+        self.positive(server.header_timeout, "server.header_timeout");
+        for origin in &server.origins {
+            let expected = || {
+                format!(
+                    "{origin:?} to be an origin as browsers send it: http(s)://host or http(s)://host:port, \
+                     lower case, without path, slash at the end, or the scheme's own port"
+                )
+            };
+            self.require(is_origin(origin), "server.origins", expected());
+        }
+    }
+
+    fn auth(&mut self, auth: &Auth) {
+        if !auth.enabled {
+            return;
+        }
+        if let Err(error) = Key::load(auth) {
+            let beside = matches!(error, KeyError::NoSource | KeyError::ManySources(_)).then_some("auth.secret");
+            self.0.push(Finding { key: error.key(), beside, expected: error.to_string() });
+        }
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        let message = limits.message_bytes;
+        self.require((256..=1 << 20).contains(&message), "limits.message_bytes", "256B to 1MiB");
+        let least = message.saturating_mul(2).saturating_add(4 << 10);
+        self.require_both(
+            (least..=1 << 30).contains(&limits.outbox_bytes),
+            "limits.outbox_bytes",
+            "limits.message_bytes",
+            format!("at least twice limits.message_bytes and 4KiB, {}, and at most 1GiB", super::value::bytes::text(least)),
+        );
+        self.positive(limits.outbox_age, "limits.outbox_age");
+        let beats = Duration::from_millis(200)..=Duration::from_secs(60 * 60);
+        self.require(beats.contains(&limits.heartbeat), "limits.heartbeat", "200ms to 1h");
+        let connections = limits.connections.unwrap_or(1);
+        self.require((1..=10_000_000).contains(&connections), "limits.connections", "1 to 10000000, or unset");
+    }
+
+    fn history(&mut self, history: &History) {
+        self.require((1..=1_000_000).contains(&history.messages), "history.messages", "1 to 1000000");
+        self.positive(history.age, "history.age");
+        self.require(history.local_bytes >= 1 << 20, "history.local_bytes", "1MiB or more");
+    }
+
+    fn redis(&mut self, redis: &Redis) {
+        let problem = redis.url.as_ref().and_then(|url| redis_problem(url.expose()));
+        if let Some(problem) = problem {
+            let forms = "redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path";
+            self.require(false, "redis.url", format!("{forms}, or empty for none: {problem}"));
+        }
+        self.positive(redis.timeout, "redis.timeout");
+        self.require((1..=64).contains(&redis.publishers), "redis.publishers", "1 to 64");
+        let grammar = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        let prefix = (1..=64).contains(&redis.prefix.len()) && redis.prefix.bytes().all(grammar);
+        self.require(prefix, "redis.prefix", "1 to 64 of A-Z a-z 0-9 _ . -");
+    }
+
+    fn drain(&mut self, drain: &Drain) {
+        let day = Duration::from_secs(24 * 60 * 60);
+        self.require(drain.total() <= day, "drain.window", "delay, window and flush of at most a day together");
+    }
+
+    fn log(&mut self, log: &Log) {
+        if let Err(error) = EnvFilter::builder().parse(&log.filter) {
+            let expected = format!("a level (error, warn, info, debug, trace) or directives such as info,chat_api=debug: {error}");
+            self.require(false, "log.filter", expected);
+        }
+    }
+
+    fn telemetry(&mut self, telemetry: &Telemetry) {
+        let endpoints =
+            [("telemetry.endpoint", &telemetry.endpoint), ("telemetry.traces_endpoint", &telemetry.traces_endpoint)];
+        for (key, endpoint) in endpoints {
+            let expected = "http(s)://host[:port][/path], without user or query: credentials go into OTEL_EXPORTER_OTLP_HEADERS";
+            self.require(endpoint.as_deref().is_none_or(is_endpoint), key, expected);
+        }
+        self.require(!telemetry.service_name.trim().is_empty(), "telemetry.service_name", "a name");
+        self.require((0.0..=1.0).contains(&telemetry.sampler_arg), "telemetry.sampler_arg", "a share from 0 to 1");
+        self.positive(telemetry.timeout, "telemetry.timeout");
+    }
+
+    fn kubernetes(&mut self, kubernetes: &Kubernetes) {
+        let known = [("kubernetes.namespace", &kubernetes.namespace), ("kubernetes.pod_name", &kubernetes.pod_name)];
+        for (key, value) in known {
+            let expected = "a value from the downward API, since kubernetes.enabled is true";
+            self.require_both(!kubernetes.enabled || value.is_some(), key, "kubernetes.enabled", expected);
+        }
+    }
+}
+
+/// Whether a text is what a browser writes into `Origin`, so that comparing texts is enough.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    let own_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let plain = |b: u8| !b.is_ascii_uppercase() && !matches!(b, b'/' | b'@' | b'?' | b'#' | b'*');
+    let parsed = authority.parse::<http::uri::Authority>();
+    let port = parsed.as_ref().is_ok_and(|authority| {
+        !authority.host().is_empty() && (authority.port_u16().is_some() || authority.as_str() == authority.host())
+    });
+    authority.bytes().all(plain) && port && !authority.ends_with(own_port)
+}
+
+fn is_endpoint(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    let host = uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    scheme && host && uri.query().is_none()
+}
+
+/// What is wrong with a Redis URL; never repeats the URL.
+fn redis_problem(url: &str) -> Option<String> {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !matches!(scheme, Some("redis" | "rediss" | "redis+unix" | "unix")) {
+        return Some("it does not begin with one of these".to_owned());
+    }
+    if url.contains("$(") {
+        return Some("a $(NAME) in it was not replaced; in Kubernetes that variable must be defined before this one".to_owned());
+    }
+    let error = redis::Client::open(url).err()?;
+    Some(format!("{} (escape special characters of the password, such as %40 for @)", error.to_string().to_lowercase()))
+}
