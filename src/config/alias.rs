@@ -84,7 +84,12 @@ fn read_one(name: &str, key: &str, form: Form, text: &str, env: &BTreeMap<String
         Err(expected) => return loader.mistake(key, Some(format!("{text:?}")), name, expected),
     };
     if env.get(&ours).is_some_and(|other| !same(form, &text, other.trim())) {
-        return loader.mistake(key, None, &format!("{name} and {ours}"), "the two differ: set one of them, or both to the same");
+        return loader.mistake(
+            key,
+            None,
+            &format!("{name} and {ours}"),
+            "the two differ: set one of them, or both to the same",
+        );
     }
     loader.give(key.split('.').map(str::to_owned).collect(), Value::from(text), name);
 }
@@ -100,7 +105,8 @@ fn convert(form: Form, key: &str, text: &str, loader: &Loader) -> Result<String,
         }
         Form::Port => {
             let port = text.parse().map_err(|_| "expected a port, 0 to 65535")?;
-            let mut address = loader.text(key).and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| default_address(key));
+            let mut address =
+                loader.text(key).and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| default_address(key));
             address.set_port(port);
             Ok(address.to_string())
         }
@@ -125,7 +131,9 @@ fn same(form: Form, ours: &str, theirs: &str) -> bool {
     ours == theirs
         || match form {
             Form::Flag => flag(theirs).is_some_and(|theirs| flag(ours) == Some(theirs)),
-            Form::Milliseconds => value::duration::parse(theirs).is_some_and(|theirs| value::duration::parse(ours) == Some(theirs)),
+            Form::Milliseconds => {
+                value::duration::parse(theirs).is_some_and(|theirs| value::duration::parse(ours) == Some(theirs))
+            }
             Form::Text | Form::Port => false,
         }
 }

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use source::{ConfigErrors, Mistake, environment};
-pub use value::Secret;
+pub use value::{Secret, mask_url};
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -12,11 +12,7 @@ use figment::{
     value::{Dict, Value},
 };
 
-use super::{
-    Config,
-    alias::{self, Aliases},
-    validate, value,
-};
+use super::{Config, alias::Aliases, validate, value};
 
 /// Begins the name of every variable that is ours.
 const PREFIX: &str = "CHAT_";
@@ -84,9 +80,8 @@ impl Config {
     pub fn load(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         let env = set_variables(env);
         let mut loader = Loader::default();
-        match file.or_else(|| env.get(CONFIG_FILE).map(Path::new)) {
-            Some(path) => loader.file(path),
-            None => {}
+        if let Some(path) = file.or_else(|| env.get(CONFIG_FILE).map(Path::new)) {
+            loader.file(path);
         }
         loader.variables(&env);
         let aliases = Aliases::read(&env, &mut loader);
@@ -152,7 +147,12 @@ pub(super) struct Loader {
 impl Loader {
     /// Adds a mistake.
     pub(super) fn mistake(&mut self, key: &str, value: Option<String>, origin: &str, expected: impl Into<String>) {
-        self.mistakes.push(Mistake { key: key.to_owned(), value, origin: origin.to_owned(), expected: expected.into() });
+        self.mistakes.push(Mistake {
+            key: key.to_owned(),
+            value,
+            origin: origin.to_owned(),
+            expected: expected.into(),
+        });
     }
 
     /// What was last given for a key, if it was a text.
@@ -190,7 +190,12 @@ impl Loader {
                 let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
                 let line = before.matches('\n').count() + 1;
                 let problem = error.message().lines().next().unwrap_or("it does not parse");
-                self.mistake("the configuration file", None, &format!("{origin}, line {line}"), format!("is not TOML: {problem}"));
+                self.mistake(
+                    "the configuration file",
+                    None,
+                    &format!("{origin}, line {line}"),
+                    format!("is not TOML: {problem}"),
+                );
             }
         }
     }
@@ -246,8 +251,10 @@ impl Loader {
             let value = values.as_ref().and_then(|values| values.find_ref(finding.key));
             let value = value.filter(|value| !matches!(value, Value::Empty(..)));
             let value = value.map(|value| shown(finding.key, value));
-            let origin = |key: &str| self.given.iter().rfind(|given| given.key() == key).map(|given| given.origin.clone());
-            let origin = origin(finding.key).or_else(|| origin(finding.beside?)).unwrap_or_else(|| "the defaults".to_owned());
+            let origin =
+                |key: &str| self.given.iter().rfind(|given| given.key() == key).map(|given| given.origin.clone());
+            let origin =
+                origin(finding.key).or_else(|| origin(finding.beside?)).unwrap_or_else(|| "the defaults".to_owned());
             self.mistake(finding.key, value, &origin, format!("expected {}", finding.expected));
         }
     }
@@ -286,8 +293,15 @@ fn expected(kind: Kind) -> String {
 
 /// Why a variable that begins like ours is not.
 fn not_ours(rest: &str) -> String {
-    let service_link = rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || rest.ends_with("PORT") || rest.contains("_PORT_");
-    let hint = if service_link { "; this looks like a Kubernetes service link: set enableServiceLinks: false in the pod" } else { "" };
+    let service_link = rest.ends_with("_SERVICE_HOST")
+        || rest.contains("_SERVICE_PORT")
+        || rest.ends_with("PORT")
+        || rest.contains("_PORT_");
+    let hint = if service_link {
+        "; this looks like a Kubernetes service link: set enableServiceLinks: false in the pod"
+    } else {
+        ""
+    };
     format!("there is no such variable; ours are {CONFIG_FILE} and {PREFIX}SECTION__KEY, such as CHAT_REDIS__URL{hint}")
 }
 

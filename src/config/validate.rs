@@ -58,9 +58,15 @@ impl Rules {
 
     fn server(&mut self, server: &Server) {
         let (public, management) = (server.address, server.management_address);
-        let same_ip = public.ip() == management.ip() || public.ip().is_unspecified() || management.ip().is_unspecified();
+        let same_ip =
+            public.ip() == management.ip() || public.ip().is_unspecified() || management.ip().is_unspecified();
         let clash = same_ip && public.port() == management.port() && public.port() != 0;
-        self.require_both(!clash, "server.management_address", "server.address", "another port than server.address has");
+        self.require_both(
+            !clash,
+            "server.management_address",
+            "server.address",
+            "another port than server.address has",
+        );
         self.positive(server.header_timeout, "server.header_timeout");
         for origin in &server.origins {
             let expected = || {
@@ -78,7 +84,7 @@ impl Rules {
             return;
         }
         if let Err(error) = Key::load(auth) {
-            let beside = matches!(error, KeyError::NoSource | KeyError::ManySources(_)).then_some("auth.secret");
+            let beside = matches!(error, KeyError::NoSource).then_some("auth.enabled");
             self.0.push(Finding { key: error.key(), beside, expected: error.to_string() });
         }
     }
@@ -91,7 +97,10 @@ impl Rules {
             (least..=1 << 30).contains(&limits.outbox_bytes),
             "limits.outbox_bytes",
             "limits.message_bytes",
-            format!("at least twice limits.message_bytes and 4KiB, {}, and at most 1GiB", super::value::bytes::text(least)),
+            format!(
+                "at least twice limits.message_bytes and 4KiB, {}, and at most 1GiB",
+                super::value::bytes::text(least)
+            ),
         );
         self.positive(limits.outbox_age, "limits.outbox_age");
         let beats = Duration::from_millis(200)..=Duration::from_secs(60 * 60);
@@ -126,7 +135,8 @@ impl Rules {
 
     fn log(&mut self, log: &Log) {
         if let Err(error) = EnvFilter::builder().parse(&log.filter) {
-            let expected = format!("a level (error, warn, info, debug, trace) or directives such as info,chat_api=debug: {error}");
+            let expected =
+                format!("a level (error, warn, info, debug, trace) or directives such as info,chat_api=debug: {error}");
             self.require(false, "log.filter", expected);
         }
     }
@@ -135,7 +145,8 @@ impl Rules {
         let endpoints =
             [("telemetry.endpoint", &telemetry.endpoint), ("telemetry.traces_endpoint", &telemetry.traces_endpoint)];
         for (key, endpoint) in endpoints {
-            let expected = "http(s)://host[:port][/path], without user or query: credentials go into OTEL_EXPORTER_OTLP_HEADERS";
+            let expected =
+                "http(s)://host[:port][/path], without user or query: credentials go into OTEL_EXPORTER_OTLP_HEADERS";
             self.require(endpoint.as_deref().is_none_or(is_endpoint), key, expected);
         }
         self.require(!telemetry.service_name.trim().is_empty(), "telemetry.service_name", "a name");
@@ -171,7 +182,8 @@ fn is_origin(text: &str) -> bool {
 fn is_endpoint(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-    let host = uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    let host =
+        uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
     scheme && host && uri.query().is_none()
 }
 
@@ -182,8 +194,11 @@ fn redis_problem(url: &str) -> Option<String> {
         return Some("it does not begin with one of these".to_owned());
     }
     if url.contains("$(") {
-        return Some("a $(NAME) in it was not replaced; in Kubernetes that variable must be defined before this one".to_owned());
+        return Some(
+            "a $(NAME) in it was not replaced; in Kubernetes that variable must be defined before this one".to_owned(),
+        );
     }
-    let error = redis::Client::open(url).err()?;
-    Some(format!("{} (escape special characters of the password, such as %40 for @)", error.to_string().to_lowercase()))
+    let error = redis::Client::open(url).err()?.to_string().to_lowercase();
+    let problem = error.split(" - ").next().unwrap_or(&error); // the rest is the driver's name for its kind of error
+    Some(format!("{problem} (special characters of a password must be escaped: %40 for @, %2F for /)"))
 }

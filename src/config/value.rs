@@ -11,7 +11,7 @@ use serde::{
 };
 
 /// What stands in place of a secret wherever one would be printed.
-pub const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// A text that is never printed: not by `Debug`, not when serialised, not in an error.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 /** Messages kept, and shown, per room. */
 export const KEPT = 500;
 const ROOMS_KEPT = 20;
-const SAVE_DELAY_MS = 200;
+const SAVE_DELAY_MS = 1_000;
 const KEY = /^[0-9a-f]{32}$/;
 const ROOM_NAME = /^[A-Za-z0-9_.-]{1,128}$/;
 
