@@ -48,9 +48,8 @@ pub struct App {
 impl App {
     /// Binds both listeners and starts the broadcaster.
     pub async fn build(config: Config, metrics: Arc<Metrics>, tracing: Tracing) -> anyhow::Result<Self> {
-        let bind = |key: &str, address| {
-            listener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))
-        };
+        let bind =
+            |key: &str, address| listener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"));
         let public = bind("server.address", config.server.address)?;
         let management = bind("server.management_address", config.server.management_address)?;
         let tasks = Tasks::default();

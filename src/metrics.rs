@@ -2,15 +2,16 @@
 //!
 //! Every label value is known here at the start and begins at 0; none comes from a user. Handles are looked up once, never per message.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+};
 
 use crate::protocol::{Close, ErrorCode};
 
 /// Close codes that no close of ours has: gone (a page left), no close frame at all, and any other.
 const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
 /// Why an upgrade was refused.
-const UPGRADE_FAILURES: [&str; 8] =
-    ["auth", "origin", "room", "position", "protocol", "handshake", "draining", "full"];
+const UPGRADE_FAILURES: [&str; 8] = ["auth", "origin", "room", "position", "protocol", "handshake", "draining", "full"];
 
 /// All metrics of one node. Help texts stand where a metric is made.
 #[derive(Debug)]
@@ -65,7 +66,8 @@ impl Metrics {
         let codes: Vec<String> = Close::ALL.iter().map(|close| close.code().to_string()).collect();
         let codes = codes.iter().map(String::as_str).chain(PEER_CODES);
         let build = IntGauge::with_opts(
-            Opts::new("build_info", "Always 1; the version as a label.").const_label("version", env!("CARGO_PKG_VERSION")),
+            Opts::new("build_info", "Always 1; the version as a label.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
         make.register(build)?;
@@ -96,8 +98,10 @@ impl Metrics {
                 &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0],
             )?,
             redis_up: make.gauge("redis_up", "1 while Redis answers; always 0 where none is used.")?,
-            redis_reconnects: make.counter("redis_reconnects_total", "Times the subscriber connection was made anew.")?,
-            repairs: make.counter("repairs_total", "Rooms read again from the log as something may have been missed.")?,
+            redis_reconnects: make
+                .counter("redis_reconnects_total", "Times the subscriber connection was made anew.")?,
+            repairs: make
+                .counter("repairs_total", "Rooms read again from the log as something may have been missed.")?,
             resets: make.counter("resets_total", "Repairs that found the log to have lost the room's position.")?,
             invalid_entries: make.counter("invalid_entries_total", "Entries from Redis that could not be decoded.")?,
             resumes_recovered: make

@@ -170,7 +170,9 @@ mod tests {
 
     #[test]
     fn a_lost_redis_takes_readiness_only_after_the_grace() {
-        for (grace, after_loss) in [(Duration::from_secs(3600), None), (Duration::ZERO, Some("redis: unreachable for 0 s"))] {
+        for (grace, after_loss) in
+            [(Duration::from_secs(3600), None), (Duration::ZERO, Some("redis: unreachable for 0 s"))]
+        {
             let readiness = Readiness::new(true, grace);
             assert_eq!(readiness.reasons(), ["starting", "redis: not reached yet"]);
             readiness.started();

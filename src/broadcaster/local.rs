@@ -114,10 +114,10 @@ impl Logs {
             self.rooms.insert(room.clone(), Log { top, entries: VecDeque::new() });
         }
         let (epoch, messages_max) = (self.epoch, self.messages_max);
-        let log = self.rooms.entry(room.clone()).or_insert_with(|| Log {
-            top: MessageId { epoch, seq: 0 },
-            entries: VecDeque::new(),
-        });
+        let log = self
+            .rooms
+            .entry(room.clone())
+            .or_insert_with(|| Log { top: MessageId { epoch, seq: 0 }, entries: VecDeque::new() });
         let prev = if log.top.seq == 0 { MessageId::START } else { log.top };
         log.top.seq += 1;
         let id = log.top;
@@ -130,7 +130,8 @@ impl Logs {
             timestamp_ms: now_ms,
             payload: &draft.payload,
         };
-        let publication = Publication { room: room.clone(), id, prev, frame: message.frame(), trace: draft.trace.clone() };
+        let publication =
+            Publication { room: room.clone(), id, prev, frame: message.frame(), trace: draft.trace.clone() };
         let entry = Entry { publication: Publication { trace: None, ..publication.clone() }, at_ms: now_ms };
         self.bytes += entry.cost();
         self.entries += 1;

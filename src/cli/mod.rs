@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     app::App,
     auth, cluster,
-    config::Config,
+    config::{self, Config},
     http::openapi,
     metrics::Metrics,
     shutdown::Signals,
@@ -73,7 +73,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     // With one provider linked this only makes the choice explicit.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
-    let load = || Config::load(cli.config.as_deref(), std::env::vars());
+    let load = || Config::load(cli.config.as_deref(), config::environment());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => run(serve(load()?)),
         Command::Config => print(&load()?.effective_toml()),
@@ -88,7 +88,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(work)?;
     Ok(ExitCode::SUCCESS)
 }

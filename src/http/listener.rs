@@ -34,7 +34,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until `stop`; connections go on in `tasks` and end once idle.
-pub async fn serve(listener: TcpListener, router: Router, header_timeout: Duration, tasks: Tasks, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    header_timeout: Duration,
+    tasks: Tasks,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,

@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn the_same_host_passes_and_tricks_do_not() {
         assert!(allows(None, &[]) && allows(Some("http://chat.example:8080"), &[]));
-        for foreign in ["null", "http://evil.example", "http://chat.example:8080.evil.example", "chat.example:8080", ""] {
+        for foreign in ["null", "http://evil.example", "http://chat.example:8080.evil.example", "chat.example:8080", ""]
+        {
             assert!(!allows(Some(foreign), &[]), "{foreign}");
         }
     }
@@ -47,7 +48,9 @@ mod tests {
     fn a_list_is_exact() {
         let list = ["https://app.example"];
         assert!(allows(Some("https://app.example"), &list) && allows(None, &list));
-        for foreign in ["http://app.example", "https://app.example:444", "https://app.example.evil", "http://chat.example:8080"] {
+        for foreign in
+            ["http://app.example", "https://app.example:444", "https://app.example.evil", "http://chat.example:8080"]
+        {
             assert!(!allows(Some(foreign), &list), "{foreign}");
         }
     }

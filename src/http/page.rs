@@ -25,6 +25,8 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
 async fn asset(Path(name): Path<String>) -> Response {
     match name.as_str() {
         "chat.js" => file(JS, include_str!("page/chat.js")),
+        "rows.js" => file(JS, include_str!("page/rows.js")),
+        "store.js" => file(JS, include_str!("page/store.js")),
         "connection.js" => file(JS, include_str!("page/connection.js")),
         "chat.css" => file(CSS, include_str!("page/chat.css")),
         "icon.svg" => file(SVG, include_str!("page/icon.svg")),

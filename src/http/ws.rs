@@ -125,16 +125,14 @@ struct Admission {
 
 /// Checks everything, answers 101, and leaves the socket to a task of its own.
 fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Result<Response, Problem> {
-    let unavailable = |code, detail: &str| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(RETRY_AFTER_S)
-    };
+    let unavailable =
+        |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(RETRY_AFTER_S);
     if !service.accepting.load(Ordering::Acquire) {
         return Err(unavailable("draining", "this node is going away; another one takes you"));
     }
     let mut response = handshake(&request)?;
     let headers = request.headers();
-    origin::check(headers, &service.origins)
-        .map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
+    origin::check(headers, &service.origins).map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
     let offer = auth::offer(headers).map_err(|error| unauthorized(&error.to_string()))?;
     let identity = authenticate(service, &offer)?;
     let protocol = negotiate(&offer)?;
@@ -153,9 +151,8 @@ fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Resu
 }
 
 fn handshake(request: &Request) -> Result<Response, Problem> {
-    let upgrades = request.headers().get(header::UPGRADE).is_some_and(|value| {
-        value.as_bytes().eq_ignore_ascii_case(b"websocket")
-    });
+    let upgrades =
+        request.headers().get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !upgrades {
         let detail = "this is a WebSocket endpoint: open it with a WebSocket client";
         return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "handshake", detail));
@@ -183,7 +180,9 @@ fn negotiate(offer: &Offer) -> Result<Option<&'static str>, Problem> {
         return Ok(Some(PLAIN));
     }
     if offer.bearer_only {
-        return refuse("offer `chat.plain` beside `bearer.<jwt>`: a browser drops a socket whose offer was not answered");
+        return refuse(
+            "offer `chat.plain` beside `bearer.<jwt>`: a browser drops a socket whose offer was not answered",
+        );
     }
     if offer.protocols.is_empty() { Ok(None) } else { refuse("the only subprotocol is `chat.plain`; or offer none") }
 }

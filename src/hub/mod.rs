@@ -20,8 +20,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-use self::room::{Batch, INLINE, Room, Scratch, Work};
 pub use self::connection::{Connection, ConnectionLimits, Ending, Receive};
+use self::room::{Batch, INLINE, Room, Scratch, Work};
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError},
     metrics::Metrics,
@@ -361,8 +361,7 @@ impl Attached {
 
     /// Joins the rooms, live, and the last of them from `after` on, if given. Waits for Redis as long as it takes; safe to drop at any time.
     pub async fn join(&self, after: Option<MessageId>) {
-        let entered: Vec<_> =
-            self.rooms.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
+        let entered: Vec<_> = self.rooms.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
         for room in &entered {
             room.opened.get_or_init(|| self.hub.open(room)).await;
         }

@@ -30,7 +30,9 @@ pub(super) struct Limits {
 enum Phase {
     Open,
     /// A close frame is the last thing queued; nothing else is taken.
-    Closing { until: Instant },
+    Closing {
+        until: Instant,
+    },
     /// The socket failed; nothing goes out any more.
     Dead,
 }

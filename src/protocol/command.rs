@@ -13,8 +13,19 @@ const LONGEST_KIND: usize = 64;
 const LONGEST_REF: usize = 128;
 /// Types that are the server's own, besides `chat_*`.
 const RESERVED: [&str; 13] = [
-    "ack", "auth", "error", "ping", "pong", "presence", "reconnect", "rollback", "subscribe", "subscribed",
-    "unsubscribe", "unsubscribed", "welcome",
+    "ack",
+    "auth",
+    "error",
+    "ping",
+    "pong",
+    "presence",
+    "reconnect",
+    "rollback",
+    "subscribe",
+    "subscribed",
+    "unsubscribe",
+    "unsubscribed",
+    "welcome",
 ];
 
 /// What a client asks for.
@@ -138,7 +149,10 @@ impl<'a> Wire<'a> {
             } else {
                 ErrorCode::InvalidJson
             };
-            return Err(refuse(code, r#"a frame is a JSON object such as {"type":"chat","payload":{"text":"hi"}}"#.into()));
+            return Err(refuse(
+                code,
+                r#"a frame is a JSON object such as {"type":"chat","payload":{"text":"hi"}}"#.into(),
+            ));
         }
         serde_json::from_str(text).map_err(|error| {
             let code = if error.is_data() { ErrorCode::InvalidMessage } else { ErrorCode::InvalidJson };
@@ -157,7 +171,8 @@ impl<'a> Wire<'a> {
     fn publish(self) -> Result<Command<'a>, Refusal> {
         let refuse = |code, message: String| Refusal::new(code, message, self.reference.as_deref());
         let invalid = |message: String| refuse(ErrorCode::InvalidMessage, message);
-        let payload = self.payload.ok_or_else(|| invalid("`payload` is missing: it holds the message, as any JSON".into()))?;
+        let payload =
+            self.payload.ok_or_else(|| invalid("`payload` is missing: it holds the message, as any JSON".into()))?;
         payload::check(payload.get()).map_err(|error| invalid(error.to_string()))?;
         let room = self.room.as_deref().map(RoomName::new).transpose();
         let room = room.map_err(|error| refuse(ErrorCode::InvalidRoom, error.to_string()))?;

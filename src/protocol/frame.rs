@@ -96,7 +96,10 @@ impl Frame {
 
 #[cfg(test)]
 mod tests {
-    use tokio_tungstenite::tungstenite::protocol::frame::{Frame as Reference, coding::{Data, OpCode}};
+    use tokio_tungstenite::tungstenite::protocol::frame::{
+        Frame as Reference,
+        coding::{Data, OpCode},
+    };
 
     use super::*;
 

@@ -351,9 +351,9 @@ def check_generated():
     """Generated files are what they would be now."""
     text = (CHART / "values.yaml").read_text()
     check("every value is documented", not generated.undocumented(text), generated.undocumented(text))
-    check("the README's table is fresh", generated.readme() == generated.README.read_text(), "run make deploy-manifests")
+    check("the README's table is fresh", generated.readme() == generated.README.read_text(), "run make generated")
     fresh = generated.MANIFESTS.read_text() == generated.manifests()
-    check("deploy/kubernetes.yaml is fresh", fresh, "run make deploy-manifests")
+    check("deploy/kubernetes.yaml is fresh", fresh, "run make generated")
     for item in objects(generated.MANIFESTS.read_text()):
         check(f"deploy/kubernetes.yaml {item['kind']}", valid(item, "1.36") is None, valid(item, "1.36"))
         check("deploy/kubernetes.yaml holds no hooks", "helm.sh/hook" not in json.dumps(item))

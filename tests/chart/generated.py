@@ -22,7 +22,7 @@ README = CHART / "README.md"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 
 HEADER = """\
-# Made by `make deploy-manifests` from charts/chat-api with deploy/values.yaml: change those, not this.
+# Made by `make generated` from charts/chat-api with deploy/values.yaml: change those, not this.
 #
 #   kubectl create namespace chat
 #   kubectl apply --server-side --namespace chat -f deploy/kubernetes.yaml

@@ -19,9 +19,10 @@ async fn talk(mut client: Client) -> Survivor {
     let mut acked = Vec::new();
     let mut n = 0;
     loop {
-        if futures_util::SinkExt::send(&mut client.socket, tokio_tungstenite::tungstenite::Message::text(
-            json!({ "payload": n, "ref": n.to_string() }).to_string(),
-        ))
+        if futures_util::SinkExt::send(
+            &mut client.socket,
+            tokio_tungstenite::tungstenite::Message::text(json!({ "payload": n, "ref": n.to_string() }).to_string()),
+        )
         .await
         .is_err()
         {
@@ -47,7 +48,8 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
     const SOCKETS: usize = 500;
     let mut chat = Chat::start_with(Over::Redis, |node| node.env("CHAT_DRAIN__WINDOW", "3s")).await;
     let node = &chat.nodes[0];
-    let clients = join_all((0..SOCKETS).map(|n| node.client(&["/api/chat-api/ws/a", "/api/chat-api/ws/b"][n % 2]))).await;
+    let clients =
+        join_all((0..SOCKETS).map(|n| node.client(&["/api/chat-api/ws/a", "/api/chat-api/ws/b"][n % 2]))).await;
     let talking: Vec<_> = clients.into_iter().map(|client| tokio::task::spawn(talk(client))).collect();
     eventually("messages flow", || async { node.metric("chat_messages_received_total").await > 2000.0 }).await;
     let start = Instant::now();
@@ -62,7 +64,8 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
         })
     })
     .await;
-    let survivors: Vec<Survivor> = join_all(talking).await.into_iter().map(|result| result.expect("a client")).collect();
+    let survivors: Vec<Survivor> =
+        join_all(talking).await.into_iter().map(|result| result.expect("a client")).collect();
     let status = chat.nodes[0].wait(Duration::from_secs(20)).await;
     assert!(status.success(), "{status}");
     assert!(start.elapsed() < Duration::from_secs(12), "inside window and flush: {:?}", start.elapsed());
@@ -77,7 +80,12 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
         times.sort();
         times[SOCKETS * part / 100]
     };
-    assert!(spread(90) - spread(10) > Duration::from_secs(1), "paced, not all at once: {:?} to {:?}", spread(10), spread(90));
+    assert!(
+        spread(90) - spread(10) > Duration::from_secs(1),
+        "paced, not all at once: {:?} to {:?}",
+        spread(10),
+        spread(90)
+    );
 
     // The other node has every acknowledged message.
     let mut kept = std::collections::HashSet::new();

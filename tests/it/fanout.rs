@@ -52,7 +52,9 @@ async fn two_hundred_members_see_one_order_redis() {
 #[tokio::test]
 async fn a_slow_reader_is_closed_and_the_others_keep_theirs() {
     let chat = Chat::start_with(Over::Local, |node| {
-        node.env("CHAT_LIMITS__OUTBOX_BYTES", "72KiB").env("CHAT_LIMITS__OUTBOX_AGE", "60s").env("CHAT_HISTORY__MESSAGES", "10000")
+        node.env("CHAT_LIMITS__OUTBOX_BYTES", "72KiB")
+            .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
+            .env("CHAT_HISTORY__MESSAGES", "10000")
     })
     .await;
     let mut slow = chat.client(0, "/api/chat-api/ws/hall").await;

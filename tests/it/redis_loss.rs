@@ -39,7 +39,10 @@ async fn killed_and_started_again() {
     }
     // The log is on disk within a second; until then a kill may lose it, as `everysec` says.
     let redis = chat.redis.as_mut().expect("redis");
-    eventually("the log is flushed", || async { redis.command(&["INFO", "persistence"]).await.contains("aof_pending_bio_fsync:0") }).await;
+    eventually("the log is flushed", || async {
+        redis.command(&["INFO", "persistence"]).await.contains("aof_pending_bio_fsync:0")
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     redis.kill();
 

@@ -41,7 +41,8 @@ async fn websocket_upgrade(over: Over) {
     assert_eq!(client.leave().await, Some((1000, String::new())), "the close is answered in kind");
     node.wait_for_metric("chat_connections", 0.0).await;
     node.wait_for_metric(r#"chat_connections_closed_total{code="1000"}"#, 1.0).await;
-    let gone = |line: &Value| line["fields"]["message"] == "disconnected" && line["fields"]["client_id"] == client_id.as_str();
+    let gone =
+        |line: &Value| line["fields"]["message"] == "disconnected" && line["fields"]["client_id"] == client_id.as_str();
     let gone = node.line(gone).expect("the disconnect is logged");
     assert_eq!((&gone["fields"]["user_id"], &gone["fields"]["room"]), (&json!("-"), &json!("general")));
 }
@@ -54,7 +55,10 @@ async fn broadcast(over: Over) {
     }
     clients[0].send(json!({ "payload": { "text": "hi" } })).await;
     let first = clients[0].message().await;
-    assert_eq!((&first["type"], &first["room"], &first["payload"]["text"]), (&json!("chat"), &json!("lobby"), &json!("hi")));
+    assert_eq!(
+        (&first["type"], &first["room"], &first["payload"]["text"]),
+        (&json!("chat"), &json!("lobby"), &json!("hi"))
+    );
     for client in &mut clients[1..] {
         assert_eq!(client.message().await, first, "everyone gets the same message");
     }
@@ -159,7 +163,11 @@ async fn bad_frames_get_their_error_and_the_socket_lives(over: Over) {
     ] {
         client.send_text(frame).await;
         let error = client.next().await;
-        assert_eq!((&error["type"], &error["code"], &error["retryable"]), (&json!("error"), &json!(code), &json!(false)), "{frame:.80}");
+        assert_eq!(
+            (&error["type"], &error["code"], &error["retryable"]),
+            (&json!("error"), &json!(code), &json!(false)),
+            "{frame:.80}"
+        );
         assert!(!error["message"].as_str().expect("a message").is_empty());
     }
     client.send(json!({ "type": "ack", "ref": "mine", "payload": 1 })).await;
@@ -173,7 +181,10 @@ async fn bad_requests_are_refused_before_the_upgrade(over: Over) {
     let chat = Chat::start(over).await;
     let node = &chat.nodes[0];
     let plain = node.get("/api/chat-api/ws/general").await;
-    assert_eq!((plain.status, plain.header("content-type"), plain.header("upgrade")), (426, "application/problem+json", "websocket"));
+    assert_eq!(
+        (plain.status, plain.header("content-type"), plain.header("upgrade")),
+        (426, "application/problem+json", "websocket")
+    );
     assert_eq!(plain.json()["code"], "handshake");
     let refused = async |path: &str, offer: Offer| match Client::open(node.public, path, offer).await {
         Err(refused) => refused.status,

@@ -80,10 +80,11 @@ pub(super) fn tail(draft: &Draft) -> String {
 
 /// Decodes an entry of `room` and encodes the message for its members.
 pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, InvalidEntry> {
-    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|error| match serde_json::from_slice::<Version>(bytes) {
-        Ok(Version { v }) if v != VERSION => InvalidEntry::Version(v),
-        _ => InvalidEntry::Malformed(error),
-    })?;
+    let wire: Wire<'_> =
+        serde_json::from_slice(bytes).map_err(|error| match serde_json::from_slice::<Version>(bytes) {
+            Ok(Version { v }) if v != VERSION => InvalidEntry::Version(v),
+            _ => InvalidEntry::Malformed(error),
+        })?;
     if wire.v != VERSION {
         return Err(InvalidEntry::Version(wire.v));
     }

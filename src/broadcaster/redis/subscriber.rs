@@ -17,12 +17,7 @@ use tokio::{
 };
 
 use super::{Keys, Server, entry};
-use crate::{
-    broadcaster::Outlet,
-    metrics::Metrics,
-    protocol::RoomName,
-    shutdown::Readiness,
-};
+use crate::{broadcaster::Outlet, metrics::Metrics, protocol::RoomName, shutdown::Readiness};
 
 /// Channels in one SUBSCRIBE.
 const CHUNK: usize = 1000;
@@ -193,7 +188,10 @@ impl Subscriber {
     }
 
     /// Called by the connection's own task for everything that Redis pushes; must not block.
-    fn receiver(&self, closed: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static {
+    fn receiver(
+        &self,
+        closed: Arc<Notify>,
+    ) -> impl Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static {
         let (keys, outlet, metrics) = (self.keys.clone(), self.outlet.clone(), self.metrics.clone());
         move |push| {
             match (push.kind, push.data.as_slice()) {

@@ -47,7 +47,9 @@ impl Client {
     pub async fn open(address: SocketAddr, path: &str, offer: Offer) -> Result<Self, Refused> {
         let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
         for (name, value) in offer.headers {
-            request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_str(&value).expect("a value"));
+            request
+                .headers_mut()
+                .append(HeaderName::from_static(name), HeaderValue::from_str(&value).expect("a value"));
         }
         let tcp = TcpStream::connect(address).await.expect("the node listens");
         tcp.set_nodelay(true).expect("a socket");

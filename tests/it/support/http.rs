@@ -31,7 +31,8 @@ pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> A
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request")).await.expect("an answer");
+    let response =
+        sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request")).await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     driver.abort();

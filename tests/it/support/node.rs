@@ -96,7 +96,8 @@ impl Node {
     }
 
     pub async fn wait_for_metric(&self, series: &str, value: f64) {
-        eventually(&format!("{series} is {value}"), || async { (self.metric(series).await - value).abs() < 1e-9 }).await;
+        eventually(&format!("{series} is {value}"), || async { (self.metric(series).await - value).abs() < 1e-9 })
+            .await;
     }
 
     pub fn log(&self) -> Vec<String> {

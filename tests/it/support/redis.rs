@@ -65,7 +65,8 @@ impl Redis {
         for word in words {
             request += &format!("${}\r\n{word}\r\n", word.len());
         }
-        let mut socket = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.expect("redis listens");
+        let mut socket =
+            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.expect("redis listens");
         socket.write_all(request.as_bytes()).await.expect("redis reads");
         let mut reply = vec![0; 65536];
         let read = socket.read(&mut reply).await.expect("redis answers");

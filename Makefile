@@ -1,0 +1,45 @@
+# The same commands for people and for CI.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash -o pipefail
+TOOLS := target/tools
+CARGO := cargo
+export CHAT_TEST_TOOLS := $(abspath $(TOOLS))
+export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
+
+.PHONY: help run test check ci e2e fmt tools image manifests generated
+
+help: ## Show this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## Run the server: http://127.0.0.1:8080 (no Redis needed; REDIS_URL joins nodes)
+	$(CARGO) run --locked --bin chat-api
+
+test: tools ## Run all tests; installs what they need first
+	$(CARGO) test --locked
+
+check: tools ## Format, lints, docs, dependencies, generated files, scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	tests/dependencies.sh
+	typos
+	hadolint Dockerfile
+	shellcheck .ci/run tests/*.sh tests/e2e/*.sh
+
+ci: check test ## What CI runs
+
+e2e: tools ## Install the chart into the cluster that KUBECONFIG names and roll it under load (see tests/e2e/run.sh)
+	tests/e2e/run.sh
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+generated: tools ## Write docs/openapi.json, deploy/kubernetes.yaml and the chart's README anew
+	$(CARGO) run --locked --quiet --bin chat-api -- openapi > docs/openapi.json
+	$(TOOLS)/venv/bin/python tests/chart/generated.py
+
+image: ## Build the container image
+	docker build --tag chat-api:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) .
+
+tools: ## Install what tests and checks need
+	@tests/tools.sh $(TOOLS)
