@@ -129,11 +129,10 @@ impl Readiness {
         }
     }
 
-    /// Whether the node has come up: listeners bound and Redis, where used, reached once.
+    /// Whether the node has come up: its listeners accept. Redis does not count: a start without it waits, and a restart would not help.
     #[must_use]
     pub fn is_started(&self) -> bool {
-        let state = self.state.lock();
-        state.started && !matches!(state.redis, Redis::NotYet)
+        self.state.lock().started
     }
 
     /// Whether the node is going away.
@@ -177,7 +176,7 @@ mod tests {
             assert_eq!(readiness.reasons(), ["starting", "redis: not reached yet"]);
             readiness.started();
             readiness.redis_down();
-            assert!(!readiness.is_started(), "never reached is not the same as lost");
+            assert_eq!(readiness.reasons(), ["redis: not reached yet"], "never reached is not the same as lost");
             readiness.redis_up();
             assert!(readiness.is_started() && readiness.reasons().is_empty());
             readiness.redis_down();

@@ -22,7 +22,7 @@ pub use offer::{Offer, offer};
 /// The longest token that is looked at.
 const LONGEST: usize = 8 << 10;
 /// Seconds that the clocks of issuer and node may differ.
-const LEEWAY: u64 = 5;
+pub const LEEWAY: u64 = 5;
 /// The end of the year 9999: later expiries count as this one, so that no clock arithmetic overflows.
 const LATEST: u64 = 253_402_300_799;
 

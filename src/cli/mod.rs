@@ -17,6 +17,11 @@ use crate::{
     telemetry,
 };
 
+/// Who `check` is where it mints its own token.
+const CHECK_USER: &str = "chat-api-check";
+/// How long that token is valid.
+const CHECK_TOKEN_TTL: Duration = Duration::from_secs(60);
+
 /// Real-time chat on Kubernetes.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -79,12 +84,27 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Config => print(&load()?.effective_toml()),
         Command::Token { sub, ttl } => print(&auth::mint(&load()?.auth, &sub, ttl)?),
         Command::Openapi => print(&openapi::document()?),
-        Command::Check { url, token, timeout } => run(check::check(url, token, timeout)),
+        Command::Check { url, token, timeout } => {
+            let token = match token {
+                Some(token) => Some(token),
+                None => check_token(&load()?.auth)?,
+            };
+            run(check::check(url, token, timeout))
+        }
         Command::EnsureSecret { name, key } => run(async move {
             let outcome = cluster::ensure_secret(&name, &key).await?;
             print(&format!("secret {name}: {outcome}")).map(drop)
         }),
     }
+}
+
+/// With the service's own configuration at hand, `check` mints its token itself.
+fn check_token(auth: &config::Auth) -> anyhow::Result<Option<String>> {
+    if !auth.enabled {
+        return Ok(None);
+    }
+    let token = auth::mint(auth, CHECK_USER, CHECK_TOKEN_TTL).context("give --token, or a configuration with a secret")?;
+    Ok(Some(token))
 }
 
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! The management listener: probes and metrics.
 //!
 //! - `GET /livez`: the process answers; restarting it would help nothing else, so it looks at nothing else.
-//! - `GET /startupz`: it has come up once.
+//! - `GET /startupz`: it has come up: the listeners accept.
 //! - `GET /readyz`: it wants traffic; the reasons against are in the body.
 //! - `GET /metrics`: Prometheus text format.
 

@@ -215,7 +215,7 @@ fn take(service: &Service, upgraded: Upgraded, admission: &Admission) -> Result<
     // Copied, so that hyper's own buffer is not kept for the life of the socket.
     let leftover = parts.read_buf.to_vec();
     let (user, expires_at) = match &admission.identity {
-        Some(identity) => (Some(identity.user.clone()), Some(identity.expires_at)),
+        Some(identity) => (Some(identity.user.clone()), Some(identity.expires_at.saturating_add(auth::LEEWAY))),
         None => (None, None),
     };
     Connection::new(parts.io.into_inner(), admission.client, user, expires_at, service.limits)

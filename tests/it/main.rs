@@ -1,11 +1,11 @@
 //! Everything through the front door: real binaries, real sockets, real Redis.
 
-// mod auth;
-// mod chart;
+mod auth;
+mod chart;
 mod drain;
 mod fanout;
-// mod operations;
-// mod page;
+mod operations;
+mod page;
 mod redis_loss;
 mod resume;
 mod socket;

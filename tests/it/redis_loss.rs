@@ -122,7 +122,7 @@ async fn a_start_without_redis_waits_for_it() {
     assert_eq!(node.manage("/livez").await.status, 200);
     let ready = node.manage("/readyz").await;
     assert_eq!((ready.status, ready.json()["reasons"][0].as_str()), (503, Some("redis: not reached yet")));
-    assert_eq!(node.manage("/startupz").await.status, 503);
+    assert_eq!(node.manage("/startupz").await.status, 200, "a restart would not help");
     redis.restart().await;
     eventually("the node is ready", || async { node.manage("/readyz").await.status == 200 }).await;
     node.client("/api/chat-api/ws/r").await.publish(json!("hi")).await;

@@ -1,0 +1,20 @@
+"""Prints, as a JSON list, the TOML configuration that the chart renders for each ci/*-values.yaml.
+
+The server itself is the judge of them: tests/it/chart.rs.
+"""
+
+import json
+import subprocess
+import sys
+
+import yaml
+from generated import CHART, helm
+
+texts = []
+for values in sorted((CHART / "ci").glob("*-values.yaml")):
+    command = [helm(), "template", "chat", str(CHART), "-f", str(values)]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for item in filter(None, yaml.safe_load_all(rendered)):
+        if item["kind"] == "ConfigMap" and "config.toml" in item.get("data", {}):
+            texts.append(item["data"]["config.toml"])
+json.dump(texts, sys.stdout)

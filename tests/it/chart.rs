@@ -1,0 +1,31 @@
+//! The chart, rendered and checked by real helm. What is checked is in tests/chart/check.py.
+
+use std::process::Command;
+
+use crate::support::{repository, run, tool};
+
+#[test]
+fn the_chart_renders_lints_and_refuses() {
+    let mut command = Command::new(tool("venv/bin/python"));
+    command.arg(repository("tests/chart/check.py")).env("HELM", tool("bin/helm")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = run(&mut command);
+    assert!(output.contains(" 0 failed"), "{output}");
+}
+
+/// The configuration that each values file renders is one that the server takes.
+#[test]
+fn the_server_takes_the_configuration_that_the_chart_renders() {
+    let mut command = Command::new(tool("venv/bin/python"));
+    command.arg(repository("tests/chart/configs.py")).env("HELM", tool("bin/helm")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let configs: Vec<String> = serde_json::from_str(&run(&mut command)).expect("a list of TOML texts");
+    assert!(!configs.is_empty());
+    for config in configs {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        // The keys' files are there only in a pod.
+        let config = config.replace("enabled = true\nsecret_file", "enabled = false\nsecret_file");
+        std::fs::write(file.path(), &config).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chat-api"));
+        command.env("CHAT_KUBERNETES__NAMESPACE", "chat").env("CHAT_KUBERNETES__POD_NAME", "chat-0"); // as the downward API does
+        run(command.arg("--config").arg(file.path()).arg("config"));
+    }
+}
