@@ -3,6 +3,7 @@
 mod auth;
 mod chart;
 mod drain;
+mod e2e;
 mod fanout;
 mod operations;
 mod page;
