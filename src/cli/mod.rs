@@ -103,7 +103,8 @@ fn check_token(auth: &config::Auth) -> anyhow::Result<Option<String>> {
     if !auth.enabled {
         return Ok(None);
     }
-    let token = auth::mint(auth, CHECK_USER, CHECK_TOKEN_TTL).context("give --token, or a configuration with a secret")?;
+    let token =
+        auth::mint(auth, CHECK_USER, CHECK_TOKEN_TTL).context("give --token, or a configuration with a secret")?;
     Ok(Some(token))
 }
 

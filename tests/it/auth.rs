@@ -55,7 +55,10 @@ async fn no_token_or_a_bad_one_is_401_before_101() {
         assert_eq!(refused.status, 401, "{what}");
         assert!(refused.headers.iter().any(|(name, value)| name == "www-authenticate" && value == "Bearer"));
         let problem = refused.problem;
-        assert_eq!((&problem["status"], &problem["title"], &problem["code"]), (&json!(401), &json!("Unauthorized"), &json!("auth")));
+        assert_eq!(
+            (&problem["status"], &problem["title"], &problem["code"]),
+            (&json!(401), &json!("Unauthorized"), &json!("auth"))
+        );
         let detail = problem["detail"].as_str().expect("a detail");
         assert!(!detail.is_empty() && !detail.contains(&good), "{detail}");
     }
@@ -71,7 +74,8 @@ async fn a_token_opens_and_names_the_sender() {
     let path = "/api/chat-api/ws/general";
     let mut alice = Client::open(node.public, path, header(&token("alice", "1h"))).await.expect("by header");
     alice.ping().await;
-    let browser = Offer::default().header("sec-websocket-protocol", format!("chat.plain, bearer.{}", token("bob", "1h")));
+    let browser =
+        Offer::default().header("sec-websocket-protocol", format!("chat.plain, bearer.{}", token("bob", "1h")));
     let mut bob = Client::open(node.public, path, browser).await.expect("by subprotocol");
     bob.ping().await;
     assert_eq!(bob.protocol.as_deref(), Some("chat.plain"), "the token is not echoed");

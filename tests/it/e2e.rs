@@ -83,9 +83,8 @@ async fn talk(client: &mut Client, n: usize, room: usize, record: &Record, ids: 
             Err(close) => {
                 let code = close.as_ref().map_or("none".to_owned(), |(code, _)| code.to_string());
                 *record.closes.lock().expect("no panic").entry(code).or_default() += 1;
-                let hint = close.and_then(|(_, reason)| {
-                    reason.strip_prefix("reconnect after ")?.strip_suffix(" ms")?.parse().ok()
-                });
+                let hint = close
+                    .and_then(|(_, reason)| reason.strip_prefix("reconnect after ")?.strip_suffix(" ms")?.parse().ok());
                 return Duration::from_millis(hint.unwrap_or(500));
             }
         }
@@ -117,7 +116,8 @@ async fn rollout_under_load() {
     record.stop.store(true, Ordering::Relaxed);
     for room in 0..ROOMS {
         // Wakes those that wait for a message.
-        if let Ok(mut client) = Client::open(address, &format!("/api/chat-api/ws/room-{room}"), Offer::default()).await {
+        if let Ok(mut client) = Client::open(address, &format!("/api/chat-api/ws/room-{room}"), Offer::default()).await
+        {
             client.send(json!({ "type": "bye", "payload": 0 })).await;
             client.next().await;
         }
@@ -138,7 +138,13 @@ async fn rollout_under_load() {
         }
     }
     let total: usize = acked.iter().map(HashSet::len).sum();
-    println!("{SOCKETS} sockets in {ROOMS} rooms: {total} messages acknowledged, {checked} deliveries of them checked, {lost} lost");
-    println!("received {}; closes by code {:?}", record.received.load(Ordering::Relaxed), record.closes.lock().expect("no panic"));
+    println!(
+        "{SOCKETS} sockets in {ROOMS} rooms: {total} messages acknowledged, {checked} deliveries of them checked, {lost} lost"
+    );
+    println!(
+        "received {}; closes by code {:?}",
+        record.received.load(Ordering::Relaxed),
+        record.closes.lock().expect("no panic")
+    );
     assert_eq!(lost, 0);
 }

@@ -54,7 +54,8 @@ async fn metrics_pass_promtool_and_count() {
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
     // Prometheus' own collector names `process_open_fds` and the like without units' full words, so only ours are judged.
     let mut promtool = Command::new("promtool");
-    let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let promtool =
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = promtool.spawn().expect("promtool is installed: run `make tools`");
     child.stdin.take().expect("piped").write_all(answer.body.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
@@ -68,7 +69,9 @@ fn every_mistake_is_listed_at_once() {
     let output = command.env("CHAT_LIMITS__TYPO", "1").env("CHAT_DRAIN__WINDOW", "soon").output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for mistake in ["REDIS_URL", "PORT", "AUTH_ENABLED", "CHAT_LIMITS__TYPO", "CHAT_DRAIN__WINDOW", "99999", "perhaps", "soon"] {
+    for mistake in
+        ["REDIS_URL", "PORT", "AUTH_ENABLED", "CHAT_LIMITS__TYPO", "CHAT_DRAIN__WINDOW", "99999", "perhaps", "soon"]
+    {
         assert!(text.contains(mistake), "{mistake} is not in\n{text}");
     }
     assert!(!text.contains("hunter2"), "secrets are masked:\n{text}");
@@ -87,7 +90,10 @@ fn config_prints_what_is_in_force() {
     std::fs::write(file.path(), "[history]\nmessages = 7\n[drain]\nwindow = \"3s\"\n").expect("written");
     let mut command = chat_api();
     command.arg("--config").arg(file.path()).arg("config");
-    let text = run(command.env("CHAT_DRAIN__WINDOW", "4s").env("REDIS_URL", "redis://:hunter2@example:6379").env("PORT", "81"));
+    let text = run(command
+        .env("CHAT_DRAIN__WINDOW", "4s")
+        .env("REDIS_URL", "redis://:hunter2@example:6379")
+        .env("PORT", "81"));
     for line in ["messages = 7", "window = \"4s\"", "address = \"0.0.0.0:81\"", "delay = \"5s\""] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
@@ -131,4 +137,24 @@ fn the_configuration_reference_is_complete() {
         let row = row.unwrap_or_else(|| panic!("{section}.{key} is not in docs/configuration.md"));
         assert!(row.contains(&format!("`{default}`")), "default {default} of {section}.{key} is not in: {row}");
     }
+}
+
+/// The closed tables of docs/protocol.md are those of the code.
+#[test]
+fn the_protocol_reference_has_every_code() {
+    use chat_api::protocol::{Close, ErrorCode};
+    let reference = std::fs::read_to_string(repository("docs/protocol.md")).expect("the reference");
+    let table = |name: &str| {
+        let begin = format!("<!-- {name}: begin -->");
+        let end = format!("<!-- {name}: end -->");
+        let table = reference.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("both marks").0;
+        let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+        rows.map(|row| row.split('|').map(|cell| cell.trim().to_owned()).skip(1).take(2).collect())
+            .collect::<Vec<Vec<_>>>()
+    };
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let errors = ErrorCode::ALL.map(|code| vec![format!("`{}`", code.as_str()), yes_no(code.retryable())]);
+    assert_eq!(table("errors"), errors);
+    let closes = Close::ALL.map(|close| vec![close.code().to_string(), yes_no(close.may_reconnect())]);
+    assert_eq!(table("closes"), closes);
 }
