@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::{Draft, Outlet, Page, Publication};
 use crate::{
     config,
-    protocol::{Message, MessageId, RoomName},
+    protocol::{Message, MessageId, RoomName, UserId},
 };
 
 /// What an entry costs besides its bytes, roughly.
@@ -125,7 +125,7 @@ impl Logs {
             kind: &draft.kind,
             id,
             room,
-            from: draft.user.as_ref().map(|user| user.as_str()),
+            from: draft.user.as_ref().map(UserId::as_str),
             client_id: &draft.client.to_string(),
             timestamp_ms: now_ms,
             payload: &draft.payload,

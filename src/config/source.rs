@@ -18,8 +18,10 @@ use super::{Config, alias::Aliases, validate, value};
 const PREFIX: &str = "CHAT_";
 /// Names the file instead of `--config`.
 const CONFIG_FILE: &str = "CHAT_CONFIG";
+/// Shown without its password.
+const REDIS_URL: &str = "redis.url";
 /// Keys whose values are never shown.
-const SECRETS: [&str; 2] = ["auth.secret", "auth.public_key"]; // a private key may stand where a public one should
+const SECRETS: [&str; 3] = ["auth.secret", "auth.public_key", REDIS_URL]; // a private key may stand where a public one should
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.key)?;
+        write!(f, "{}", self.key.escape_debug())?; // a quoted key of a file may hold a line end
         if let Some(value) = &self.value {
             write!(f, " = {value}")?;
         }
@@ -98,16 +100,14 @@ impl Config {
     pub fn effective_toml(&self) -> String {
         let text = toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"));
         let Ok(serde_json::Value::Object(sections)) = serde_json::to_value(self) else { return text };
-        let unset = |section: &str| {
-            let keys = sections.get(section).and_then(serde_json::Value::as_object)?;
-            let unset: Vec<_> = keys.iter().filter(|(_, value)| value.is_null()).map(|(key, _)| key.as_str()).collect();
-            (!unset.is_empty()).then(|| format!("\n# not set: {}", unset.join(", ")))
+        let unset = |header: &str| {
+            let section = header.strip_prefix('[')?.strip_suffix(']')?;
+            let keys = sections.get(section)?.as_object()?.iter().filter(|(_, value)| value.is_null());
+            let keys: Vec<_> = keys.map(|(key, _)| key.as_str()).collect();
+            (!keys.is_empty()).then(|| format!("# not set: {}\n", keys.join(", ")))
         };
-        let section = |block: &str| {
-            let name = block.trim_start().strip_prefix('[').and_then(|block| block.split(']').next());
-            format!("{}{}", block.trim(), name.and_then(unset).unwrap_or_default())
-        };
-        text.split("\n\n").map(section).collect::<Vec<_>>().join("\n\n") + "\n"
+        let line = |line: &str| format!("{line}\n{}", unset(line).unwrap_or_default());
+        text.lines().map(line).collect()
     }
 }
 
@@ -263,12 +263,24 @@ impl Loader {
 /// A value as an error may show it.
 fn shown(key: &str, value: &Value) -> String {
     const LONGEST: usize = 120;
+    // Credentials stand before an `@` or, as parameters, after a `?`, also in a URL that got into the wrong key.
+    const TELLTALES: [char; 2] = ['@', '?'];
     let text = match value {
-        _ if SECRETS.contains(&key) => return value::MASK.to_owned(),
-        Value::String(_, text) if key == "redis.url" || text.contains('@') => format!("{:?}", value::mask_url(text)),
-        value => serde_json::to_string(value).unwrap_or_default(),
+        Value::String(_, text) if key == REDIS_URL => format!("{:?}", value::mask_url(text)),
+        _ if touches_a_secret(key) => return value::MASK.to_owned(),
+        Value::String(_, text) if text.contains(TELLTALES) => format!("{:?}", value::mask_url(text)),
+        value => {
+            let text = serde_json::to_string(value).unwrap_or_default();
+            if text.contains(TELLTALES) { value::MASK.to_owned() } else { text }
+        }
     };
     if text.chars().count() > LONGEST { text.chars().take(LONGEST).chain("…".chars()).collect() } else { text }
+}
+
+/// Whether a secret is at, below or above a key: a text may stand where a table should, and the other way round.
+fn touches_a_secret(key: &str) -> bool {
+    let within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+    SECRETS.iter().any(|secret| key == *secret || within(key, secret) || within(secret, key))
 }
 
 /// What figment would have liked, without the value, which it would show unmasked.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use tracing_subscriber::EnvFilter;
 
-use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Redis, Server, Telemetry};
+use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Redis, Server, Telemetry, mask_url};
 use crate::auth::{Key, KeyError};
 
 /// A value that makes no sense.
@@ -71,8 +71,9 @@ impl Rules {
         for origin in &server.origins {
             let expected = || {
                 format!(
-                    "{origin:?} to be an origin as browsers send it: http(s)://host or http(s)://host:port, \
-                     lower case, without path, slash at the end, or the scheme's own port"
+                    "{:?} to be an origin as browsers send it: http(s)://host or http(s)://host:port, \
+                     lower case, without path, slash at the end, or the scheme's own port",
+                    if origin.contains('@') { mask_url(origin) } else { origin.clone() }
                 )
             };
             self.require(is_origin(origin), "server.origins", expected());
@@ -81,7 +82,9 @@ impl Rules {
 
     fn auth(&mut self, auth: &Auth) {
         if !auth.enabled {
-            return;
+            // Looked at all the same, since it would be printed with the rest.
+            let private = auth.public_key.as_ref().is_some_and(|pem| pem.contains("PRIVATE KEY-----"));
+            return self.require(!private, "auth.public_key", "the public half, never the private key");
         }
         if let Err(error) = Key::load(auth) {
             let beside = matches!(error, KeyError::NoSource).then_some("auth.enabled");

@@ -49,7 +49,7 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
     let mut chat = Chat::start_with(Over::Redis, |node| node.env("CHAT_DRAIN__WINDOW", "3s")).await;
     let node = &chat.nodes[0];
     let clients =
-        join_all((0..SOCKETS).map(|n| node.client(&["/api/chat-api/ws/a", "/api/chat-api/ws/b"][n % 2]))).await;
+        join_all((0..SOCKETS).map(|n| node.client(["/api/chat-api/ws/a", "/api/chat-api/ws/b"][n % 2]))).await;
     let talking: Vec<_> = clients.into_iter().map(|client| tokio::task::spawn(talk(client))).collect();
     eventually("messages flow", || async { node.metric("chat_messages_received_total").await > 2000.0 }).await;
     let start = Instant::now();

@@ -1,5 +1,13 @@
 //! Everything through the front door: real binaries, real sockets, real Redis.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test ends by panicking, its tasks with it"
+)]
+#![expect(unreachable_pub, reason = "this crate is one program")]
+
 mod auth;
 mod chart;
 mod drain;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::{Draft, Publication};
 use crate::{
-    protocol::{Message, MessageId, RoomName},
+    protocol::{Message, MessageId, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
@@ -69,7 +69,7 @@ struct Version {
 pub(super) fn tail(draft: &Draft) -> String {
     let tail = Tail {
         kind: &draft.kind,
-        from: draft.user.as_ref().map(|user| user.as_str()),
+        from: draft.user.as_ref().map(UserId::as_str),
         client_id: draft.client.to_string(),
         payload: &draft.payload,
         traceparent: draft.trace.as_ref().map(ToString::to_string),

@@ -33,6 +33,8 @@ fn defaults_are_valid_and_print_as_they_are_read() {
     assert!(text.contains("heartbeat = \"25s\"") && text.contains("message_bytes = \"32KiB\""), "{text}");
     assert!(text.contains("# not set: url") && text.contains("protocol = \"http/protobuf\""), "{text}");
     assert_eq!(good(&text, &[]).effective_toml(), text);
+    let gap = good("[auth]\npublic_key = \"A\\n\\nB\"", &[]);
+    assert_eq!(good(&gap.effective_toml(), &[]).auth.public_key.as_deref(), Some("A\n\nB"));
     assert_eq!(defaults.drain.total().as_secs(), 50);
     assert!((1..=50_000).contains(&defaults.limits.max_connections()));
 }
@@ -243,4 +245,27 @@ fn auth_needs_one_usable_key() {
 fn toml_keys_with_dots_in_quotes_are_no_way_around() {
     assert!(only("\"redis.prefix\" = \"x\"", &[]).contains("there is no such key"));
     assert!(only("redis = \"x\"", &[]).contains("a table of keys"));
+}
+
+#[test]
+fn no_misplaced_secret_is_shown() {
+    let pem = "-----BEGIN PRIVATE KEY-----\\nhunter2\\n-----END PRIVATE KEY-----";
+    for toml in [
+        "auth = \"hunter2\"",
+        "[auth.secret]\nvalue = \"hunter2\"",
+        "[auth]\nsecret = [\"hunter2\"]",
+        "[redis]\nurl = [\"redis://:hunter2@h\"]",
+        "[redis.url]\npassword = \"hunter2\"",
+        "[redis]\nprefix = \"redis://:hunter2@h\"",
+        "redis = \"redis://:hunter2@h\"",
+        "[server]\norigins = [\"https://a:hunter2@h\"]",
+        "[telemetry]\nendpoint = \"https://collector/?key=hunter2\"",
+        &format!("[auth]\npublic_key = \"{pem}\""),
+        "[log]\n\"a\\nb\" = 1",
+    ] {
+        let errors = load(toml, &[]).expect_err(toml);
+        let text = errors.to_string();
+        assert!(!text.contains("hunter2"), "{text}");
+        assert_eq!(text.lines().count(), 1 + errors.mistakes().len(), "{text}");
+    }
 }
