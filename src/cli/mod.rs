@@ -124,7 +124,9 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("metrics")?);
-    let telemetry = telemetry::init(&config.log, &config.telemetry, &config.kubernetes).context("telemetry")?;
+    let dropped = metrics.spans_dropped.clone();
+    let telemetry =
+        telemetry::init(&config.log, &config.telemetry, &config.kubernetes, dropped).context("telemetry")?;
     let mut signals = Signals::new()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), redis = config.redis.url.is_some(), "starting");
     let outcome = async {

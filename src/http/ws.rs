@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tracing::Instrument as _;
+use tracing::Span;
 
 use super::{Problem, Service, origin};
 use crate::{
@@ -307,7 +307,7 @@ impl Socket<'_> {
         let parent = traceparent.as_ref().or(self.trace.as_ref());
         let received = self.service.tracing.receive(parent, &room);
         let timer = self.service.metrics.publish_seconds.start_timer();
-        let result = received.in_scope(|| self.append(kind, room, payload)).instrument(received.clone()).await;
+        let result = self.append(&received, kind, room, payload).await;
         timer.observe_duration();
         match result {
             Ok(id) => reference.map(|reference| Event::Ack { r#ref: reference, id }.frame()),
@@ -320,14 +320,15 @@ impl Socket<'_> {
         }
     }
 
-    /// Hands the message to the hub inside a producer span, whose context travels with it.
-    fn append(
+    /// Hands the message to the hub. If it is traced, a producer span goes around that and its context along.
+    async fn append(
         &self,
+        received: &Span,
         kind: &str,
         room: RoomName,
         payload: &RawValue,
-    ) -> impl Future<Output = Result<MessageId, PublishError>> + Send {
-        let span = trace::publish(&tracing::Span::current(), &room, self.service.hub.broadcaster().system());
+    ) -> Result<MessageId, PublishError> {
+        let span = trace::publish(received, &room, self.service.hub.broadcaster().system());
         let draft = Draft {
             room,
             kind: kind.to_owned(),
@@ -336,7 +337,11 @@ impl Socket<'_> {
             payload: payload.to_owned(),
             trace: trace::context_of(&span),
         };
-        let hub = self.service.hub.clone();
-        async move { hub.publish(draft).await }.instrument(span)
+        let result = self.service.hub.publish(draft).await;
+        match &result {
+            Ok(id) => trace::published(&span, *id),
+            Err(error) => trace::failed(&span, error.outcome().as_str()),
+        }
+        result
     }
 }

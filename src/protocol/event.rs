@@ -65,6 +65,17 @@ pub enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// The word on the wire and in traces.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A message as every member of its room receives it.
 #[derive(Debug)]
 pub struct Message<'a> {

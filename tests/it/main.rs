@@ -19,4 +19,4 @@ mod redis_loss;
 mod resume;
 mod socket;
 mod support;
-// mod tracing;
+mod tracing;

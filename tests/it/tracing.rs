@@ -44,7 +44,8 @@ async fn one_trace_spans_both_nodes() {
     assert!(message["payload"] == "canary-payload" && message["traceparent"].is_null(), "{message}");
 
     let spans = trace(&collector, trace_id, 4).await;
-    let (receive, publish, deliver) = (named(&spans, "chat.receive"), named(&spans, "chat.publish"), named(&spans, "chat.deliver"));
+    let (receive, publish, deliver) =
+        (named(&spans, "chat.receive"), named(&spans, "chat.publish"), named(&spans, "chat.deliver"));
     assert_eq!((receive.len(), publish.len(), deliver.len()), (1, 1, 2), "{spans:#?}");
     assert_eq!(receive[0].parent_span_id, parent, "the client's trace goes on");
     assert_eq!((&publish[0].parent_span_id, publish[0].kind), (&receive[0].span_id, SpanKind::Producer));
@@ -69,7 +70,9 @@ async fn what_is_not_sampled_makes_no_span() {
     sender.send(json!({ "payload": "a parent that does not keep it", "traceparent": format!("00-{}-{}-00", "1".repeat(32), "2".repeat(16)) })).await;
     sender.send(json!({ "payload": "not a traceparent", "traceparent": "nonsense" })).await;
     let kept = "3".repeat(32);
-    sender.send(json!({ "payload": "a parent that keeps it", "traceparent": format!("00-{kept}-{}-01", "4".repeat(16)) })).await;
+    sender
+        .send(json!({ "payload": "a parent that keeps it", "traceparent": format!("00-{kept}-{}-01", "4".repeat(16)) }))
+        .await;
     trace(&collector, &kept, 3).await;
     assert!(collector.spans().iter().all(|span| span.trace_id == kept), "{:#?}", collector.spans());
 }

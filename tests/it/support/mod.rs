@@ -1,7 +1,7 @@
 //! The harness: nodes, Redis servers and clients, each test with its own.
 
 pub mod client;
-// pub mod collector;
+pub mod collector;
 pub mod http;
 pub mod node;
 pub mod redis;
