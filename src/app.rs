@@ -30,8 +30,8 @@ use crate::{
     telemetry::trace::Tracing,
 };
 
-/// Longest wait for tasks that were told to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// What each step of the end gets even when the drain has used up its time.
+const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A node, bound and connected but not serving yet.
 pub struct App {
@@ -116,15 +116,20 @@ impl App {
         metrics.drain_forced.inc_by(forced as u64);
         stop.cancel();
         let _ = accepting.await;
-        if !hub.broadcaster().finish(config.drain.flush).await {
+        // What is left of `drain.flush` is for everything that follows, so that the sum of the three holds.
+        let end = start + config.drain.total();
+        let left = || {
+            end.saturating_duration_since(Instant::now()).clamp(LEAST_PATIENCE, config.drain.flush.max(LEAST_PATIENCE))
+        };
+        if !hub.broadcaster().finish(left()).await {
             tracing::warn!("some publishes were still under way");
         }
         let seconds = start.elapsed().as_secs_f64();
         tracing::info!(closed, forced, seconds, "drained");
         announce(cluster.as_ref(), ClusterEvent::DrainCompleted { closed, forced, seconds }).await;
         management_stop.cancel();
-        let _ = timeout(STOP_PATIENCE, probes).await;
-        if !tasks.stop(STOP_PATIENCE).await {
+        let _ = timeout(left(), probes).await;
+        if !tasks.stop(left()).await {
             tracing::warn!("some tasks had to be left");
         }
         Ok(())

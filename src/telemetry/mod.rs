@@ -28,7 +28,7 @@ use self::trace::Tracing;
 use crate::config::{Kubernetes, Log, Telemetry};
 
 /// The longest that the last spans may take to the collector.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What is left to do with telemetry: change the filter, flush at the end.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Guard {
         self.filter.reload(parse_filter(filter)?).context("the log filter cannot be changed any more")
     }
 
-    /// Sends the last spans to the collector; gives up after 5 seconds.
+    /// Sends the last spans to the collector; gives up after 2 seconds.
     pub async fn shutdown(self) {
         let Some(provider) = self.provider else { return };
         // Blocks for as long, so not on a thread that others need.

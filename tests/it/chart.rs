@@ -19,10 +19,12 @@ fn the_server_takes_the_configuration_that_the_chart_renders() {
     command.arg(repository("tests/chart/configs.py")).env("HELM", tool("bin/helm")).env("PYTHONDONTWRITEBYTECODE", "1");
     let configs: Vec<String> = serde_json::from_str(&run(&mut command)).expect("a list of TOML texts");
     assert!(!configs.is_empty());
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(secret.path(), "an example secret of more than 32 bytes").expect("written");
     for config in configs {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        // The keys' files are there only in a pod.
-        let config = config.replace("enabled = true\nsecret_file", "enabled = false\nsecret_file");
+        // The key's file is there only in a pod.
+        let config = config.replace("/etc/chat-api/auth/hs256", &secret.path().display().to_string());
         std::fs::write(file.path(), &config).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_chat-api"));
         command.env("CHAT_KUBERNETES__NAMESPACE", "chat").env("CHAT_KUBERNETES__POD_NAME", "chat-0"); // as the downward API does

@@ -34,17 +34,16 @@ async fn websocket_upgrade(over: Over) {
     assert!((node.metric("chat_connections").await).abs() < f64::EPSILON);
     let mut client = node.client("/api/chat-api/ws/general").await;
     assert!((node.metric("chat_connections").await - 1.0).abs() < f64::EPSILON, "the connection is registered");
-    let connected = node.line(|line| line["fields"]["message"] == "connected").expect("the connect is logged");
-    let client_id = connected["fields"]["client_id"].as_str().expect("a client id").to_owned();
-    assert_eq!((client_id.len(), &connected["fields"]["user_id"]), (32, &json!("-")));
+    let connected = node.line(|line| line["message"] == "connected").expect("the connect is logged");
+    let client_id = connected["client_id"].as_str().expect("a client id").to_owned();
+    assert_eq!((client_id.len(), &connected["user_id"]), (32, &json!("-")));
 
     assert_eq!(client.leave().await, Some((1000, String::new())), "the close is answered in kind");
     node.wait_for_metric("chat_connections", 0.0).await;
     node.wait_for_metric(r#"chat_connections_closed_total{code="1000"}"#, 1.0).await;
-    let gone =
-        |line: &Value| line["fields"]["message"] == "disconnected" && line["fields"]["client_id"] == client_id.as_str();
+    let gone = |line: &Value| line["message"] == "disconnected" && line["client_id"] == client_id.as_str();
     let gone = node.line(gone).expect("the disconnect is logged");
-    assert_eq!((&gone["fields"]["user_id"], &gone["fields"]["room"]), (&json!("-"), &json!("general")));
+    assert_eq!((&gone["user_id"], &gone["room"]), (&json!("-"), &json!("general")));
 }
 
 async fn broadcast(over: Over) {

@@ -29,10 +29,10 @@ impl NodeBuilder {
         collect(child.stdout.take().expect("piped"), log.clone());
         collect(child.stderr.take().expect("piped"), log.clone());
         let mut node = Node { child, log, public: ([0; 4], 0).into(), management: ([0; 4], 0).into() };
-        let listening = || node.line(|line| line["fields"]["message"] == "listening" || line["message"] == "listening");
+        let listening = || node.line(|line| line["message"] == "listening");
         eventually("the node listens", || async { listening().is_some() || node.exited() }).await;
         let line = listening().unwrap_or_else(|| panic!("the node ended:\n{}", node.log().join("\n")));
-        let address = |key: &str| field(&line, key).as_str().expect("an address").parse().expect("an address");
+        let address = |key: &str| line[key].as_str().expect("an address").parse().expect("an address");
         (node.public, node.management) = (address("public"), address("management"));
         node
     }
@@ -43,11 +43,6 @@ impl NodeBuilder {
         eventually("the node is ready", || async { node.manage("/readyz").await.status == 200 }).await;
         node
     }
-}
-
-/// A field of a JSON log line, wherever the format puts it.
-pub fn field<'a>(line: &'a Value, key: &str) -> &'a Value {
-    if line["fields"][key].is_null() { &line[key] } else { &line["fields"][key] }
 }
 
 pub struct Node {
