@@ -4,6 +4,7 @@
 //! Redis. A room's log is the broadcaster's; the hub knows how far its members are in it and reads what they missed.
 
 mod connection;
+mod join;
 mod outbox;
 mod room;
 
@@ -16,12 +17,15 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{Semaphore, SetOnce},
+    sync::Semaphore,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-pub use self::connection::{Connection, ConnectionLimits, Ending, Receive};
 use self::room::{Batch, INLINE, Room, Scratch, Work};
+pub use self::{
+    connection::{Connection, ConnectionLimits, Ending, Receive},
+    join::Attached,
+};
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError},
     metrics::Metrics,
@@ -40,8 +44,6 @@ const PAGE: usize = 100;
 const READS: usize = 16;
 /// Longest wait before a failed read is tried again; taken with full jitter.
 const READ_RETRY: Duration = Duration::from_millis(500);
-/// Longest that a client's first frame waits for its rooms.
-const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Spread of the wait that a closing node asks of its clients: the closes themselves are paced.
 const RECONNECT_SPREAD_MS: u64 = 1000;
 /// The same where a whole room has to come back at once.
@@ -99,13 +101,24 @@ impl Hub {
     /// Registers a connection for its rooms; it leaves everything when the guard goes.
     #[must_use]
     pub fn attach(self: &Arc<Self>, connection: Arc<Connection>, rooms: Vec<RoomName>) -> Attached {
-        let shard = self.shards.get(connection.id().spread() % SHARDS);
-        if let Some(shard) = shard {
+        if let Some(shard) = self.shard_of_connection(&connection) {
             shard.connections.lock().insert(connection.id(), connection.clone());
         }
         self.metrics.opened.inc();
         self.metrics.connections.inc();
-        Attached { hub: self.clone(), connection, rooms, joined: SetOnce::new() }
+        Attached::new(self.clone(), connection, rooms)
+    }
+
+    fn detach(&self, connection: &Arc<Connection>, rooms: &[RoomName]) {
+        rooms.iter().for_each(|name| self.leave(name, connection));
+        if let Some(shard) = self.shard_of_connection(connection) {
+            shard.connections.lock().remove(&connection.id());
+        }
+        self.metrics.connections.dec();
+    }
+
+    fn shard_of_connection(&self, connection: &Connection) -> Option<&Shard> {
+        self.shards.get(connection.id().spread() % SHARDS)
     }
 
     /// Heartbeats, and rooms that nobody came back to; for ever.
@@ -342,74 +355,4 @@ pub struct Drained {
     pub closed: usize,
     /// Connections that had not ended by then.
     pub forced: usize,
-}
-
-/// A connection's place in the hub.
-pub struct Attached {
-    hub: Arc<Hub>,
-    connection: Arc<Connection>,
-    rooms: Vec<RoomName>,
-    joined: SetOnce<()>,
-}
-
-impl Attached {
-    /// Returns once what is published to the rooms reaches the connection, the client's own messages among it; or after a while, when
-    /// Redis is away.
-    pub async fn joined(&self) {
-        let _ = timeout(JOIN_PATIENCE, self.joined.wait()).await;
-    }
-
-    /// Joins the rooms, live, and the last of them from `after` on, if given. Waits for Redis as long as it takes; safe to drop at any time.
-    pub async fn join(&self, after: Option<MessageId>) {
-        let entered: Vec<_> = self.rooms.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
-        for room in &entered {
-            room.opened.get_or_init(|| self.hub.open(room)).await;
-        }
-        let _ = self.joined.set(());
-        for (n, room) in entered.iter().enumerate() {
-            if let Some(after) = after.filter(|_| n + 1 == entered.len()) {
-                self.replay(room, after).await;
-            }
-            while let Some(held) = room.release(&self.connection) {
-                for frame in held {
-                    self.connection.send(&frame);
-                    self.connection.drained().await;
-                }
-            }
-            self.hub.flush_room(room.clone(), false);
-        }
-    }
-
-    /// Sends what the log has after `after`, up to where live messages are held. If it no longer reaches back that far: all it has.
-    async fn replay(&self, room: &Room, after: MessageId) {
-        let mut from = after;
-        let mut first = true;
-        while self.connection.is_open() {
-            let Some(end) = room.replay_end(&self.connection).filter(|end| first || from < *end) else { return };
-            let mut page = self.hub.read(&room.name, from).await;
-            if std::mem::take(&mut first) {
-                let outcome =
-                    if page.continuous { &self.hub.metrics.resumes_recovered } else { &self.hub.metrics.resumes_reset };
-                outcome.inc();
-            }
-            page.publications.retain(|publication| publication.id <= end);
-            let Some(last) = page.publications.last() else { return };
-            from = last.id;
-            for batch in Batch::split(&page.publications) {
-                self.hub.metrics.messages_out.inc_by(batch.messages as u64);
-                self.connection.send(&batch.frame);
-                self.connection.drained().await;
-            }
-        }
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.rooms.iter().for_each(|name| self.hub.leave(name, &self.connection));
-        if let Some(shard) = self.hub.shards.get(self.connection.id().spread() % SHARDS) {
-            shard.connections.lock().remove(&self.connection.id());
-        }
-        self.hub.metrics.connections.dec();
-    }
 }

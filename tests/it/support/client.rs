@@ -41,6 +41,8 @@ pub struct Refused {
 pub struct Client {
     pub socket: WebSocketStream<TcpStream>,
     pub protocol: Option<String>,
+    /// What the close frame said.
+    close: Option<(u16, String)>,
 }
 
 impl Client {
@@ -57,7 +59,7 @@ impl Client {
             Ok((socket, response)) => {
                 let protocol = response.headers().get("sec-websocket-protocol");
                 let protocol = protocol.map(|value| value.to_str().expect("text").to_owned());
-                Ok(Self { socket, protocol })
+                Ok(Self { socket, protocol, close: None })
             }
             Err(Error::Http(response)) => Err(refused(&response)),
             Err(error) => panic!("{path}: {error}"),
@@ -103,19 +105,17 @@ impl Client {
         }
     }
 
-    /// The next frame, or the code and reason of the close; `None`: none was sent.
+    /// The next frame, or the code and reason of the close; `None`: none was sent. May be dropped and called again.
     pub async fn next_or_close(&mut self) -> Result<Value, Option<(u16, String)>> {
         loop {
             match timeout(PATIENCE, self.socket.next()).await.expect("a frame in time") {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
                 Some(Ok(Message::Close(frame))) => {
-                    let close = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
-                    // Completes the closing handshake.
-                    while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
-                    return Err(close);
+                    self.close = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
                 }
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(None),
+                // After the closing handshake, or without one.
+                Some(Err(_)) | None => return Err(self.close.take()),
             }
         }
     }
