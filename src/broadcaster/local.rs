@@ -20,8 +20,19 @@ const ENTRY_OVERHEAD: usize = 200;
 
 /// See the module.
 pub struct Local {
+    /// Held while the outlet takes a publication, so the outlet may not hold a lock of its own when it waits for this one.
     logs: Mutex<Logs>,
+    /// Taken inside `logs`; by itself where the outlet says who comes and goes, whatever it holds then.
+    interest: Mutex<Interest>,
     outlet: Weak<dyn Outlet>,
+}
+
+/// Rooms with members: their position must not be forgotten.
+#[derive(Default)]
+struct Interest {
+    subscribed: HashSet<RoomName>,
+    /// Left since the last look at the logs.
+    left: Vec<RoomName>,
 }
 
 impl std::fmt::Debug for Local {
@@ -35,7 +46,6 @@ impl Local {
         let logs = Logs {
             rooms: HashMap::new(),
             order: VecDeque::new(),
-            subscribed: HashSet::new(),
             entries: 0,
             bytes: 0,
             epoch: 0,
@@ -43,12 +53,13 @@ impl Local {
             bytes_max: history.local_bytes,
             age_max: history.age,
         };
-        Self { logs: Mutex::new(logs), outlet }
+        Self { logs: Mutex::new(logs), interest: Mutex::default(), outlet }
     }
 
     pub(super) fn publish(&self, draft: &Draft) -> MessageId {
         let now = Timestamp::now().as_millisecond();
         let mut logs = self.logs.lock();
+        self.trim(&mut logs, now);
         let publication = logs.append(draft, now);
         let id = publication.id;
         // Under the lock, so that the outlet sees the log's order.
@@ -59,17 +70,28 @@ impl Local {
     }
 
     pub(super) fn subscribe(&self, room: &RoomName) {
-        self.logs.lock().subscribed.insert(room.clone());
+        self.interest.lock().subscribed.insert(room.clone());
     }
 
     pub(super) fn unsubscribe(&self, room: &RoomName) {
-        let logs = &mut *self.logs.lock();
-        logs.subscribed.remove(room);
-        logs.forget_if_idle(room);
+        let interest = &mut *self.interest.lock();
+        if interest.subscribed.remove(room) {
+            interest.left.push(room.clone());
+        }
     }
 
     pub(super) fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Page {
-        self.logs.lock().read(room, after, limit, Timestamp::now().as_millisecond())
+        let mut logs = self.logs.lock();
+        self.trim(&mut logs, Timestamp::now().as_millisecond());
+        logs.read(room, after, limit)
+    }
+
+    fn trim(&self, logs: &mut Logs, now_ms: i64) {
+        let interest = &mut *self.interest.lock();
+        logs.trim(now_ms, &interest.subscribed);
+        for room in interest.left.drain(..) {
+            logs.forget_if_idle(&room, &interest.subscribed);
+        }
     }
 }
 
@@ -77,8 +99,6 @@ struct Logs {
     rooms: HashMap<RoomName, Log>,
     /// Every entry of every log from the oldest on; some may be gone from their log by now.
     order: VecDeque<(RoomName, MessageId)>,
-    /// Rooms with members: their position must not be forgotten.
-    subscribed: HashSet<RoomName>,
     entries: usize,
     bytes: usize,
     /// The last epoch given out.
@@ -141,12 +161,11 @@ impl Logs {
         if too_many {
             self.drop_oldest_of(room);
         }
-        self.trim(now_ms);
         publication
     }
 
     /// Drops what is too old or too much over all rooms.
-    fn trim(&mut self, now_ms: i64) {
+    fn trim(&mut self, now_ms: i64, subscribed: &HashSet<RoomName>) {
         let horizon = now_ms.saturating_sub(i64::try_from(self.age_max.as_millis()).unwrap_or(i64::MAX));
         while let Some((room, id)) = self.order.front().cloned() {
             let oldest = self.rooms.get(&room).and_then(|log| log.entries.front());
@@ -155,7 +174,7 @@ impl Logs {
                 Some(entry) if self.bytes <= self.bytes_max && entry.at_ms >= horizon => break,
                 Some(_) => {
                     self.drop_oldest_of(&room);
-                    self.forget_if_idle(&room);
+                    self.forget_if_idle(&room, subscribed);
                 }
                 None => {}
             }
@@ -178,15 +197,14 @@ impl Logs {
         }
     }
 
-    fn forget_if_idle(&mut self, room: &RoomName) {
+    fn forget_if_idle(&mut self, room: &RoomName, subscribed: &HashSet<RoomName>) {
         let idle = self.rooms.get(room).is_some_and(|log| log.entries.is_empty());
-        if idle && !self.subscribed.contains(room) {
+        if idle && !subscribed.contains(room) {
             self.rooms.remove(room);
         }
     }
 
-    fn read(&mut self, room: &RoomName, after: MessageId, limit: usize, now_ms: i64) -> Page {
-        self.trim(now_ms);
+    fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Page {
         let Some(log) = self.rooms.get(room) else {
             let continuous = after == MessageId::START;
             return Page { publications: Vec::new(), continuous, through: MessageId::START, top: MessageId::START };
@@ -214,7 +232,6 @@ mod tests {
         Logs {
             rooms: HashMap::new(),
             order: VecDeque::new(),
-            subscribed: HashSet::new(),
             entries: 0,
             bytes: 0,
             epoch: 0,
@@ -242,22 +259,22 @@ mod tests {
     #[test]
     fn positions_chain_and_reads_continue_exactly() {
         let (mut logs, room) = (logs(3, usize::MAX), draft("r").room);
-        assert!(logs.read(&room, MessageId::START, 9, 0).continuous);
+        assert!(logs.read(&room, MessageId::START, 9).continuous);
         let first = logs.append(&draft("r"), 5);
         assert_eq!((first.prev, first.id), (MessageId::START, MessageId { epoch: 5, seq: 1 }));
         assert_eq!(logs.append(&draft("r"), 6).prev, first.id);
-        assert_eq!(seqs(&logs.read(&room, MessageId::START, 9, 6)), [1, 2]);
-        assert_eq!(seqs(&logs.read(&room, first.id, 9, 6)), [2]);
-        assert_eq!(seqs(&logs.read(&room, MessageId::START, 1, 6)), [1]);
+        assert_eq!(seqs(&logs.read(&room, MessageId::START, 9)), [1, 2]);
+        assert_eq!(seqs(&logs.read(&room, first.id, 9)), [2]);
+        assert_eq!(seqs(&logs.read(&room, MessageId::START, 1)), [1]);
 
         logs.append(&draft("r"), 7);
         let top = logs.append(&draft("r"), 7).id;
-        let from_first = logs.read(&room, first.id, 9, 7);
+        let from_first = logs.read(&room, first.id, 9);
         assert!(from_first.continuous && seqs(&from_first) == [2, 3, 4] && from_first.top == top);
-        let trimmed = logs.read(&room, MessageId::START, 9, 7);
+        let trimmed = logs.read(&room, MessageId::START, 9);
         assert!(!trimmed.continuous && seqs(&trimmed) == [2, 3, 4]);
         for never in [MessageId { epoch: 5, seq: 9 }, MessageId { epoch: 4, seq: 2 }] {
-            assert!(!logs.read(&room, never, 9, 7).continuous, "{never}");
+            assert!(!logs.read(&room, never, 9).continuous, "{never}");
         }
     }
 
@@ -265,12 +282,15 @@ mod tests {
     fn a_forgotten_room_opens_a_later_epoch() {
         let (mut logs, room) = (logs(9, usize::MAX), draft("r").room);
         let old = logs.append(&draft("r"), 1000).id;
-        assert_eq!(seqs(&logs.read(&room, MessageId::START, 9, 61_001)), [] as [u64; 0]);
+        let nobody = HashSet::new();
+        logs.trim(61_001, &nobody);
         assert!(logs.rooms.is_empty() && logs.order.is_empty() && logs.bytes == 0 && logs.entries == 0);
         let new = logs.append(&draft("r"), 900).id;
         assert!(new > old && new.seq == 1, "even when the clock went back");
-        logs.subscribed.insert(room.clone());
-        assert_eq!(logs.read(&room, new, 9, 99_999).top, new, "a room with members keeps its position");
+        logs.trim(99_999, &HashSet::from([room.clone()]));
+        assert_eq!(logs.read(&room, new, 9).top, new, "a room with members keeps its position");
+        logs.forget_if_idle(&room, &nobody);
+        assert!(logs.rooms.is_empty(), "until they have left");
     }
 
     #[test]
@@ -278,6 +298,7 @@ mod tests {
         let mut logs = logs(10, 20_000);
         for n in 0..5000 {
             logs.append(&draft(if n % 10 == 0 { "rare" } else { "busy" }), n);
+            logs.trim(n, &HashSet::new());
             assert!(logs.bytes <= 20_000 && logs.order.len() <= 2 * logs.entries + 1025);
         }
         let kept: usize = logs.rooms.values().map(|log| log.entries.len()).sum();

@@ -70,10 +70,10 @@ say "200 sockets through the Service, $address"
 E2E_ADDRESS=$address E2E_STATE=$state "${prefix[@]}" "$(cat "$state/client")" --ignored --exact --nocapture e2e::rollout_under_load &
 client=$!
 await "$state/flowing" 60 "messages flow"
-before=$(k get pods -l app.kubernetes.io/component=server -o name | sort)
+mapfile -t before < <(k get pods -l app.kubernetes.io/component=server -o name)
 k rollout restart deployment/chat-chat-api >/dev/null
 k rollout status deployment/chat-chat-api --timeout=300s
-k wait --for=delete --timeout=120s $before >/dev/null
+k wait --for=delete --timeout=120s "${before[@]}" >/dev/null
 say "every pod was replaced"
 touch "$state/rolled"
 wait "$client"
