@@ -101,9 +101,8 @@ impl App {
         tracing::info!(signal, connections = hub.connection_count(), "draining");
         let start = Instant::now();
         let drain = async {
-            let connections = hub.connection_count();
-            announce(cluster.as_ref(), ClusterEvent::DrainStarted { connections }).await;
-            drain(&config.drain, &service).await
+            let event = ClusterEvent::DrainStarted { connections: hub.connection_count() };
+            tokio::join!(announce(cluster.as_ref(), event), drain(&config.drain, &service)).1
         };
         let drained = tokio::select! {
             drained = drain => drained,
