@@ -10,6 +10,8 @@ use crate::protocol::{Close, ErrorCode};
 
 /// Close codes that no close of ours has: gone (a page left), no close frame at all, and any other.
 const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
+/// How a resume was answered.
+const RESUMES: [&str; 2] = ["recovered", "reset"];
 /// Why an upgrade was refused.
 const UPGRADE_FAILURES: [&str; 8] = ["auth", "origin", "room", "position", "protocol", "handshake", "draining", "full"];
 
@@ -43,10 +45,7 @@ pub struct Metrics {
     pub resets: IntCounter,
     /// Entries from Redis that could not be decoded.
     pub invalid_entries: IntCounter,
-    /// Resumes answered exactly from the position asked for.
-    pub resumes_recovered: IntCounter,
-    /// Resumes whose position the log no longer had.
-    pub resumes_reset: IntCounter,
+    resumes: IntCounterVec,
     /// 1 from SIGTERM on.
     pub draining: IntGauge,
     /// Connections that had to be cut at the end of the drain.
@@ -104,9 +103,12 @@ impl Metrics {
                 .counter("repairs_total", "Rooms read again from the log as something may have been missed.")?,
             resets: make.counter("resets_total", "Repairs that found the log to have lost the room's position.")?,
             invalid_entries: make.counter("invalid_entries_total", "Entries from Redis that could not be decoded.")?,
-            resumes_recovered: make
-                .counter("resumes_recovered_total", "Resumes answered exactly from the position asked for.")?,
-            resumes_reset: make.counter("resumes_reset_total", "Resumes whose position the log no longer had.")?,
+            resumes: make.counters(
+                "resumes_total",
+                "Sockets that came with a position, by whether the log could continue exactly from it.",
+                "outcome",
+                RESUMES,
+            )?,
             draining: make.gauge("draining", "1 from SIGTERM on.")?,
             drain_forced: make.counter("drain_forced_total", "Connections cut at the end of the drain.")?,
             spans_dropped: make.counter("spans_dropped_total", "Finished spans that never reached the collector.")?,
@@ -134,6 +136,12 @@ impl Metrics {
     #[must_use]
     pub fn refusal(&self, code: ErrorCode) -> IntCounter {
         self.refusals.with_label_values(&[code.as_str()])
+    }
+
+    /// The counter of resumes: continued exactly from the position asked for, or the log no longer had it.
+    #[must_use]
+    pub fn resume(&self, recovered: bool) -> IntCounter {
+        self.resumes.with_label_values(&[RESUMES[usize::from(!recovered)]])
     }
 
     /// Everything in the Prometheus text format.

@@ -44,27 +44,31 @@ local function publish(keys, args)
 end
 
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return.
--- Returns the last position, 1 if the entries follow the given one exactly (else they begin with the oldest kept), and the entries.
+-- Returns the last position, the one up to which the entries go, 1 if they follow the given one exactly (else they begin with the oldest
+-- kept), and the entries.
 local function read(keys, args)
   local log, meta = keys[1], keys[2]
   local after_epoch, after_seq, limit = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   local known = redis.call('HMGET', meta, 'e', 's')
   local epoch, seq = tonumber(known[1]), tonumber(known[2])
   if not (epoch and seq) then
-    return { START, after_seq == 0 and 1 or 0, {} }
+    return { START, START, after_seq == 0 and 1 or 0, {} }
   end
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or seq + 1
   local same_log = after_epoch == epoch or after_seq == 0
   local continuous = same_log and after_seq + 1 >= first and after_seq <= seq
-  local entries = {}
+  local entries, through = {}, seq
   if limit > 0 then
     local from = continuous and number(after_seq + 1) .. '-0' or '-'
     for _, entry in ipairs(redis.call('XRANGE', log, from, '+', 'COUNT', limit)) do
       entries[#entries + 1] = entry[2][2]
+      if #entries == limit then
+        through = tonumber(string.match(entry[1], '^%d+'))
+      end
     end
   end
-  return { position(epoch, seq), continuous and 1 or 0, entries }
+  return { position(epoch, seq), position(epoch, through), continuous and 1 or 0, entries }
 end
 
 redis.register_function('@LIBRARY@_publish', publish)

@@ -62,6 +62,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close")); // the next try should reach another node
+        }
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

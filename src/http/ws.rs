@@ -5,6 +5,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -15,6 +16,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -239,10 +241,17 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
         Box::pin(attached.join(after)).await; // boxed: its memory is given back once the rooms are joined
         pending::<Infallible>().await
     };
-    let Ending { code, reason } = tokio::select! {
-        biased; // into the rooms before the first frame is read
-        never = joined => match never {},
-        ending = connection.run(leftover, &mut socket) => ending,
+    let running = async {
+        tokio::select! {
+            biased; // into the rooms before the first frame is read
+            never = joined => match never {},
+            ending = connection.run(leftover, &mut socket) => ending,
+        }
+    };
+    // A bug in handling one client's message is that client's 1011 and nobody else's concern.
+    let Ending { code, reason } = match AssertUnwindSafe(running).catch_unwind().await {
+        Ok(ending) => ending,
+        Err(_) => connection.fail().await,
     };
     let Socket { room, messages, .. } = socket;
     drop(attached);

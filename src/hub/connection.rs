@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
@@ -98,6 +98,9 @@ pub struct Connection {
     drained: Notify,
     /// Heartbeats since the peer was last heard.
     silent: AtomicU8,
+    /// How to close once the message under way is done.
+    retiring: OnceLock<Close>,
+    retire: Notify,
 }
 
 impl Connection {
@@ -112,8 +115,19 @@ impl Connection {
         socket.set_nodelay(true)?;
         SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
         let outbox = Mutex::new(Outbox::new());
-        let (wake, drained) = (Notify::new(), Notify::new());
-        Ok(Self { id, user, expires_at, socket, limits, outbox, wake, drained, silent: AtomicU8::new(0) })
+        Ok(Self {
+            id,
+            user,
+            expires_at,
+            socket,
+            limits,
+            outbox,
+            wake: Notify::new(),
+            drained: Notify::new(),
+            silent: AtomicU8::new(0),
+            retiring: OnceLock::new(),
+            retire: Notify::new(),
+        })
     }
 
     /// Its id.
@@ -146,6 +160,13 @@ impl Connection {
     pub fn close(&self, close: Close) {
         if self.outbox.lock().start_close(close) {
             self.wake.notify_one();
+        }
+    }
+
+    /// Closes between two messages: one that is under way still gets its answer.
+    pub(super) fn retire(&self, close: Close) {
+        if self.retiring.set(close).is_ok() {
+            self.retire.notify_one();
         }
     }
 
@@ -209,10 +230,27 @@ impl Connection {
         ours.map(|close| Ending { code: close.code(), reason: close.reason() }).or(ending).unwrap_or(abnormal)
     }
 
+    /// Ends a connection whose handler has failed: 1011.
+    pub async fn fail(&self) -> Ending {
+        self.close(Close::Bug);
+        self.write().await;
+        self.linger().await;
+        Ending { code: Close::Bug.code(), reason: Close::Bug.reason() }
+    }
+
     /// Reads until the peer closes or breaks the rules.
     async fn read(&self, socket: &mut WebSocketStream<Transport>, receiver: &mut impl Receive) -> Ending {
         loop {
-            let close = match socket.next().await {
+            let next = tokio::select! {
+                biased;
+                () = self.retire.notified() => {
+                    let close = *self.retiring.get_or_init(|| Close::Normal);
+                    self.close(close);
+                    return Ending { code: close.code(), reason: close.reason() };
+                }
+                next = socket.next() => next,
+            };
+            let close = match next {
                 Some(Ok(Message::Text(text))) => {
                     receiver.receive(&text).await;
                     continue;
@@ -222,6 +260,7 @@ impl Connection {
                 Some(Ok(Message::Close(frame))) => {
                     // The library's answer goes through our outbox like everything else.
                     let _ = timeout(LINGER, socket.flush()).await;
+                    self.close(Close::Normal); // in case it had no room for it behind its pongs
                     let (code, reason) = frame.map_or((NO_STATUS, String::new()), |frame| {
                         (frame.code.into(), frame.reason.as_str().to_owned())
                     });

@@ -2,16 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::SetOnce, time::timeout};
+use tokio::{
+    sync::SetOnce,
+    time::{sleep, timeout},
+};
 
 use super::{
     Connection, Hub,
     room::{Batch, Room},
 };
-use crate::protocol::{MessageId, RoomName};
+use crate::protocol::{Close, MessageId, RoomName};
 
 /// Longest that a client's first frame waits for its rooms.
 const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a joiner looks whether its node has caught up with it.
+const CATCH_UP_POLL: Duration = Duration::from_millis(20);
 
 /// A connection's place in the hub.
 pub struct Attached {
@@ -54,26 +59,44 @@ impl Attached {
     }
 
     /// Sends what the log has after `after`, up to where live messages are held. If it no longer reaches back that far: all it has.
-    async fn replay(&self, room: &Room, after: MessageId) {
+    async fn replay(&self, room: &Arc<Room>, after: MessageId) {
         let mut from = after;
-        let mut first = true;
-        while self.connection.is_open() {
-            let Some(end) = room.replay_end(&self.connection).filter(|end| first || from < *end) else { return };
-            let mut page = self.hub.read(&room.name, from).await;
-            if std::mem::take(&mut first) {
-                let outcome =
-                    if page.continuous { &self.hub.metrics.resumes_recovered } else { &self.hub.metrics.resumes_reset };
-                outcome.inc();
-            }
+        let mut page = self.hub.read(&room.name, from).await;
+        self.hub.metrics.resume(page.continuous).inc();
+        if page.continuous {
+            self.catch_up(room, after).await;
+        }
+        while let Some(end) = room.replay_end(&self.connection) {
             page.publications.retain(|publication| publication.id <= end);
-            let Some(last) = page.publications.last() else { return };
-            from = last.id;
             for batch in Batch::split(&page.publications) {
                 self.hub.metrics.messages_out.inc_by(batch.messages as u64);
                 self.connection.send(&batch.frame);
                 self.connection.drained().await;
             }
+            from = page.through;
+            if from >= end || !self.connection.is_open() {
+                return;
+            }
+            page = self.hub.read(&room.name, from).await;
+            if !page.continuous {
+                // Trimmed away while a slow joiner took its time: it starts over rather than miss something in silence.
+                return self.connection.close(Close::Restart { after_ms: 0 });
+            }
         }
+    }
+
+    /// A client that comes from another node may be ahead of this one, whose subscription lags. What it has already must not reach it again.
+    async fn catch_up(&self, room: &Arc<Room>, after: MessageId) {
+        let behind = || room.replay_end(&self.connection).is_some_and(|end| end < after);
+        if !behind() {
+            return;
+        }
+        room.mark_stale();
+        self.hub.flush_room(room.clone(), false);
+        while self.connection.is_open() && room.position().is_some_and(|position| position < after) {
+            sleep(CATCH_UP_POLL).await;
+        }
+        room.hold_from_here(&self.connection);
     }
 }
 

@@ -11,10 +11,14 @@ mod room;
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::Semaphore,
@@ -44,6 +48,10 @@ const PAGE: usize = 100;
 const READS: usize = 16;
 /// Longest wait before a failed read is tried again; taken with full jitter.
 const READ_RETRY: Duration = Duration::from_millis(500);
+/// Batches that a publisher's own task sends before it hands over.
+const INLINE_BATCHES: usize = 16;
+/// Longest wait, a page of a repair, for the members to take what they missed.
+const REPAIR_PACE: Duration = Duration::from_millis(250);
 /// Spread of the wait that a closing node asks of its clients: the closes themselves are paced.
 const RECONNECT_SPREAD_MS: u64 = 1000;
 /// The same where a whole room has to come back at once.
@@ -62,6 +70,8 @@ pub struct Hub {
     hasher: RandomState,
     broadcaster: Broadcaster,
     reads: Semaphore,
+    /// The node goes away: who attaches now is closed at once.
+    closing: AtomicBool,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
@@ -76,6 +86,7 @@ impl Hub {
             hasher: RandomState::new(),
             broadcaster: broadcaster.start(me.clone(), &tasks, readiness, metrics.clone()),
             reads: Semaphore::new(READS),
+            closing: AtomicBool::new(false),
             tasks,
             metrics,
         })
@@ -103,6 +114,9 @@ impl Hub {
     pub fn attach(self: &Arc<Self>, connection: Arc<Connection>, rooms: Vec<RoomName>) -> Attached {
         if let Some(shard) = self.shard_of_connection(&connection) {
             shard.connections.lock().insert(connection.id(), connection.clone());
+        }
+        if self.closing.load(Ordering::SeqCst) {
+            connection.retire(restart(RECONNECT_SPREAD_MS)); // an upgrade that was under way when the drain ended
         }
         self.metrics.opened.inc();
         self.metrics.connections.inc();
@@ -136,8 +150,7 @@ impl Hub {
         }
     }
 
-    /// Closes every connection, spread evenly over `window`, and waits for the last to end, at most `flush` longer. Returns how many were
-    /// closed and how many had to be left.
+    /// Closes every connection, spread evenly over `window`, each between two messages, and waits for the last to end, at most `flush` longer.
     pub async fn drain(&self, window: Duration, flush: Duration) -> Drained {
         let mut connections = self.connections();
         fastrand::shuffle(&mut connections);
@@ -146,19 +159,21 @@ impl Hub {
         let start = Instant::now();
         for (n, connection) in connections.into_iter().enumerate() {
             sleep_until(start + slot.mul_f64(n as f64 + fastrand::f64())).await;
-            connection.close(Close::Restart { after_ms: fastrand::u64(0..=RECONNECT_SPREAD_MS) });
+            connection.retire(restart(RECONNECT_SPREAD_MS));
         }
-        // Upgrades that were under way when the drain began.
-        for connection in self.connections() {
-            connection.close(Close::Restart { after_ms: fastrand::u64(0..=RECONNECT_SPREAD_MS) });
+        self.closing.store(true, Ordering::SeqCst);
+        self.connections().iter().for_each(|connection| connection.retire(restart(RECONNECT_SPREAD_MS)));
+        // First what is under way may end; who is still there then is closed in the middle of it.
+        let _ = timeout(flush / 2, self.empty()).await;
+        self.connections().iter().for_each(|connection| connection.close(restart(RECONNECT_SPREAD_MS)));
+        let _ = timeout(flush / 2, self.empty()).await;
+        Drained { closed, forced: self.connection_count() }
+    }
+
+    async fn empty(&self) {
+        while self.connection_count() > 0 {
+            sleep(Duration::from_millis(20)).await;
         }
-        let empty = async {
-            while !self.connections().is_empty() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = timeout(flush, empty).await;
-        Drained { closed, forced: self.connections().len() }
     }
 
     /// Connections at this moment.
@@ -250,13 +265,14 @@ impl Hub {
             None => {}
             Some(true) if inline => {
                 let mut scratch = Scratch::default();
-                loop {
+                for _ in 0..INLINE_BATCHES {
                     match room.next(&mut scratch) {
                         Work::Send(batch) => self.send(&room, &batch, &scratch.members),
                         Work::Repair(from) => return self.spawn_flusher(room, Some(from)),
                         Work::Done => return,
                     }
                 }
+                self.spawn_flusher(room, None); // others keep publishing: not this publisher's task for ever
             }
             Some(_) => self.spawn_flusher(room, None),
         }
@@ -308,6 +324,9 @@ impl Hub {
                 room.repaired(&batch, scratch);
                 self.send_paced(room, &batch, &scratch.members).await;
             }
+            // A few seconds of a busy room are more than an outbox holds, and no reader's fault.
+            let taken = join_all(scratch.members.iter().map(|member| member.drained()));
+            let _ = timeout(REPAIR_PACE, taken).await;
             from = page.through;
             if page.through == page.top {
                 return room.end_repair(page.top);
@@ -318,13 +337,15 @@ impl Hub {
     /// The log does not have the members' position any more: they come back and read what it has.
     fn reset(&self, room: &Room, top: MessageId) {
         self.metrics.resets.inc();
-        let everybody = room.everybody();
+        let everybody = room.reset(top);
         tracing::warn!(room = %room.name, connections = everybody.len(), "the room's log has lost its position; its members start over");
-        for connection in everybody {
-            connection.close(Close::Restart { after_ms: fastrand::u64(0..=RESET_SPREAD_MS) });
-        }
-        room.end_repair(top);
+        everybody.iter().for_each(|connection| connection.close(restart(RESET_SPREAD_MS)));
     }
+}
+
+/// Come back, somewhere within `spread_ms`.
+fn restart(spread_ms: u64) -> Close {
+    Close::Restart { after_ms: fastrand::u64(0..=spread_ms) }
 }
 
 impl Outlet for Hub {

@@ -96,7 +96,7 @@ impl Outbox {
         }
         let idle = self.queue.is_empty();
         if idle && self.write_now(socket, frame.bytes(), false) {
-            return false;
+            return self.is_dead();
         }
         if !idle {
             self.push(frame.bytes().clone(), false);
@@ -129,7 +129,7 @@ impl Outbox {
             self.phase = Phase::Closing { until: Instant::now() + CLOSE_PATIENCE };
             return Some(Ok(true));
         }
-        Some(Ok(!sent))
+        Some(Ok(!sent || self.is_dead()))
     }
 
     /// Makes a close frame the last thing to go out. False: it is closing already.

@@ -197,10 +197,9 @@ impl Room {
         self.state.lock().empty_since
     }
 
-    /// Everybody here, for a close.
-    pub(super) fn everybody(&self) -> Vec<Arc<Connection>> {
-        let state = self.state.lock();
-        state.members.iter().chain(state.joiners.iter().map(|joiner| &joiner.connection)).cloned().collect()
+    /// How far the room is.
+    pub(super) fn position(&self) -> Option<MessageId> {
+        self.state.lock().position
     }
 
     /// Takes a publication, if it is the next one. If something is missing before it, the room is stale instead: the log has both.
@@ -215,8 +214,10 @@ impl Room {
         }
     }
 
+    /// Something may have been missed. A room that is not open yet has nothing to miss.
     pub(super) fn mark_stale(&self) {
-        self.state.lock().stale = true;
+        let state = &mut *self.state.lock();
+        state.stale |= state.position.is_some();
     }
 
     /// Becomes the room's flusher, if there is something to do and nobody does it. `Some(true)`: small enough to do it at once.
@@ -252,13 +253,35 @@ impl Room {
         self.state.lock().advance(batch.last, &batch.frame, &mut scratch.members);
     }
 
-    /// The repair has reached the log's end, or starts over there.
+    /// The repair has reached the log's end.
     pub(super) fn end_repair(&self, position: MessageId) {
-        let state = &mut *self.state.lock();
-        state.position = Some(position);
-        state.repairing = false;
-        prune(state, position);
+        end_repair(&mut self.state.lock(), position);
     }
+
+    /// The log has lost the room's position and stands at `position` now. Returns everybody, who all have to start over.
+    pub(super) fn reset(&self, position: MessageId) -> Vec<Arc<Connection>> {
+        let state = &mut *self.state.lock();
+        end_repair(state, position);
+        state.joiners.iter_mut().for_each(|joiner| joiner.from = Some(position));
+        state.members.iter().chain(state.joiners.iter().map(|joiner| &joiner.connection)).cloned().collect()
+    }
+
+    /// Forgets what was held for a joiner, whose replay ends at the room's present position instead.
+    pub(super) fn hold_from_here(&self, connection: &Arc<Connection>) {
+        let state = &mut *self.state.lock();
+        let joiner = state.joiners.iter_mut().find(|joiner| Arc::ptr_eq(&joiner.connection, connection));
+        if let Some(joiner) = joiner {
+            joiner.frames.clear();
+            joiner.bytes = 0;
+            joiner.from = state.position;
+        }
+    }
+}
+
+fn end_repair(state: &mut State, position: MessageId) {
+    state.position = Some(position);
+    state.repairing = false;
+    prune(state, position);
 }
 
 /// Drops from the inbox what the log has given already; what does not follow it exactly makes the room stale.

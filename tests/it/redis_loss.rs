@@ -98,6 +98,22 @@ async fn a_cut_subscription_is_repaired_unseen() {
     assert!(repairs > 0.0 && chat.nodes[1].metric("chat_redis_reconnects_total").await > 0.0);
 }
 
+/// A client comes from a node that is ahead of this one, whose subscription is just broken: what it has does not come again.
+#[tokio::test]
+async fn a_client_ahead_of_its_node_gets_nothing_twice() {
+    let chat = Chat::start(Over::Redis).await;
+    let mut sender = chat.client(0, "/api/chat-api/ws/r").await;
+    let _member = chat.client(1, "/api/chat-api/ws/r").await;
+    for _ in 0..10 {
+        chat.redis.as_ref().expect("redis").command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        sender.publish(json!("seen elsewhere")).await;
+        let seen = sender.publish(json!("seen elsewhere")).await;
+        let mut client = chat.nodes[1].connect(&format!("/api/chat-api/ws/r?after={seen}")).await;
+        let next = sender.publish(json!("next")).await;
+        assert_eq!(client.message().await["id"], next.as_str());
+    }
+}
+
 /// A log that lost everything does not pretend: its members are sent away to start over.
 #[tokio::test]
 async fn a_log_that_was_emptied_sends_its_members_to_start_over() {

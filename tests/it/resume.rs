@@ -32,7 +32,7 @@ async fn continues_after_the_position_then_live(over: Over) {
         assert_eq!(back.message().await["payload"], expected);
     }
     let node = &chat.nodes[chat.nodes.len() - 1];
-    node.wait_for_metric("chat_resumes_recovered_total", 4.0).await;
+    node.wait_for_metric(r#"chat_resumes_total{outcome="recovered"}"#, 4.0).await;
 }
 
 async fn joins_under_load_see_neither_hole_nor_duplicate(over: Over) {
@@ -73,7 +73,7 @@ async fn what_the_log_dropped_is_not_replayed(over: Over) {
     let kept: Vec<Value> = (20..30).map(Value::from).collect();
     assert_eq!(payloads(&chat, 0, &first, 10).await, kept, "all that the log still has");
     assert_eq!(payloads(&chat, 0, "1-1", 10).await, kept, "a position of another log");
-    chat.nodes[0].wait_for_metric("chat_resumes_reset_total", 2.0).await;
+    chat.nodes[0].wait_for_metric(r#"chat_resumes_total{outcome="reset"}"#, 2.0).await;
 }
 
 #[tokio::test]

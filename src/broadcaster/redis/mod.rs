@@ -107,8 +107,9 @@ impl Redis {
     }
 
     pub(super) async fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Result<Page, ReadError> {
-        let (top, continuous, entries) = self.read_entries(room, after, limit).await?;
-        let top: MessageId = top.parse().map_err(|_| ReadError(format!("{top:?} is no position")))?;
+        let (top, through, continuous, entries) = self.read_entries(room, after, limit).await?;
+        let position = |text: String| text.parse().map_err(|_| ReadError(format!("{text:?} is no position")));
+        let (top, through) = (position(top)?, position(through)?);
         let mut publications = Vec::with_capacity(entries.len());
         for bytes in &entries {
             match entry::decode(room, bytes) {
@@ -119,8 +120,6 @@ impl Redis {
                 }
             }
         }
-        let last = publications.last().map(|publication| publication.id);
-        let through = last.filter(|_| entries.len() >= limit).unwrap_or(top);
         Ok(Page { publications, continuous, through, top })
     }
 
@@ -129,7 +128,7 @@ impl Redis {
         room: &RoomName,
         after: MessageId,
         limit: usize,
-    ) -> Result<(String, bool, Vec<Vec<u8>>), ReadError> {
+    ) -> Result<(String, String, bool, Vec<Vec<u8>>), ReadError> {
         let mut connection = self.readers.get().await.map_err(|error| ReadError(error.to_string()))?;
         let mut call = function::read();
         call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(after.epoch).arg(after.seq).arg(limit);

@@ -133,9 +133,10 @@ impl Worker {
                 tracing::error!(%error, "cannot load the function library into Redis; allow FUNCTION LOAD or load it beforehand");
             }
             let again: Vec<&Request> = missing.iter().filter_map(|&n| batch.get(n)).collect();
-            let Some(retried) = self.send(&mut connection, &again).await else {
+            let retried = self.send(&mut connection, &again).await;
+            let Some(retried) = retried else {
                 drop(Connection::take(connection));
-                return vec![Err(PublishError::Unknown); batch.len()];
+                return results.into_iter().map(|result| result.map_err(|_| PublishError::Unknown)).collect();
             };
             for (n, result) in missing.into_iter().zip(retried) {
                 if let Some(slot) = results.get_mut(n) {
@@ -144,7 +145,7 @@ impl Worker {
             }
         }
         self.connection = Some(connection);
-        results.into_iter().map(|result| result.map_err(|error| refused(&error))).collect()
+        results.into_iter().map(|result| result.map_err(|error| failure(&error))).collect()
     }
 
     /// One reply for each request, or `None` when the connection failed and nothing is known.
@@ -196,8 +197,10 @@ fn position(value: &Value) -> Result<MessageId, RedisError> {
     text.parse().map_err(|_| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "the reply is no position")))
 }
 
-/// Redis itself said no: nothing was stored.
-fn refused(error: &RedisError) -> PublishError {
+/// What an error of Redis' own means. Before the function ran: nothing was stored. Inside it: what it wrote until then stays.
+fn failure(error: &RedisError) -> PublishError {
     tracing::warn!(%error, "Redis refused a message");
-    PublishError::Refused
+    // How Redis ends the text of an error inside a function: "… script: chat_…_publish, on @user_function:37."
+    let inside = error.detail().is_none_or(|detail| detail.contains("script: "));
+    if inside { PublishError::Unknown } else { PublishError::Refused }
 }

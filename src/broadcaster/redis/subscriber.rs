@@ -48,7 +48,9 @@ impl Subscriptions {
     }
 
     pub(super) fn drop_room(&self, room: &RoomName) {
-        if self.state.lock().wanted.remove(room) {
+        let state = &mut *self.state.lock();
+        state.waiting.remove(room);
+        if state.wanted.remove(room) {
             self.changed.notify_one();
         }
     }
@@ -62,7 +64,9 @@ impl Subscriptions {
                     return;
                 }
                 let (sender, confirmation) = oneshot::channel();
-                state.waiting.entry(room.clone()).or_default().push(sender);
+                let waiting = state.waiting.entry(room.clone()).or_default();
+                waiting.retain(|sender| !sender.is_closed()); // joins that were given up meanwhile
+                waiting.push(sender);
                 confirmation
             };
             // An error means that a reconnect came between: ask again.
@@ -76,11 +80,13 @@ impl Subscriptions {
         self.state.lock().confirmed.clear();
     }
 
-    /// What to subscribe and unsubscribe for the connection to agree with what is wanted.
+    /// What to subscribe and unsubscribe for the connection to agree with what is wanted. What is to be unsubscribed counts as gone at once: a
+    /// room that comes back meanwhile waits for a SUBSCRIBE that follows.
     fn difference(&self) -> (Vec<RoomName>, Vec<RoomName>) {
-        let state = self.state.lock();
+        let state = &mut *self.state.lock();
         let missing = state.wanted.difference(&state.confirmed).cloned().collect();
-        let surplus = state.confirmed.difference(&state.wanted).cloned().collect();
+        let surplus: Vec<RoomName> = state.confirmed.difference(&state.wanted).cloned().collect();
+        state.confirmed.retain(|room| state.wanted.contains(room));
         (missing, surplus)
     }
 
@@ -91,13 +97,6 @@ impl Subscriptions {
             for waiting in state.waiting.remove(room).into_iter().flatten() {
                 let _ = waiting.send(());
             }
-        }
-    }
-
-    fn unsubscribed(&self, rooms: &[RoomName]) {
-        let state = &mut *self.state.lock();
-        for room in rooms {
-            state.confirmed.remove(room);
         }
     }
 }
@@ -155,9 +154,9 @@ impl Subscriber {
         self.metrics.redis_up.set(1);
         if again {
             self.metrics.redis_reconnects.inc();
-            if let Some(outlet) = self.outlet.upgrade() {
-                outlet.stale();
-            }
+        }
+        if let Some(outlet) = self.outlet.upgrade() {
+            outlet.stale();
         }
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -182,7 +181,6 @@ impl Subscriber {
         }
         for rooms in surplus.chunks(CHUNK) {
             connection.unsubscribe(channels(rooms)).await?;
-            self.subscriptions.unsubscribed(rooms);
         }
         Ok(())
     }
