@@ -53,7 +53,8 @@ cargo test --locked --test it --no-run --message-format=json 2>/dev/null |
 trap cleanup EXIT
 kubectl create namespace "$namespace" >/dev/null
 kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted >/dev/null
-values=(--set "image.repository=${image%:*},image.tag=${image##*:}" --set config.drain.window=15s --set minReadySeconds=5)
+values=(--set "image.repository=${image%:*},image.tag=${image##*:}" --set config.drain.window=15s --set minReadySeconds=5
+  --set kubernetes.enabled=true)
 if [ -n "${REDIS_IMAGE:-}" ]; then
   values+=(--set "redis.bundled.image.repository=${REDIS_IMAGE%:*},redis.bundled.image.tag=${REDIS_IMAGE##*:}")
 fi
@@ -78,4 +79,9 @@ say "every pod was replaced"
 touch "$state/rolled"
 wait "$client"
 client=
+for reason in DrainStarted DrainCompleted; do
+  count=$(k get events.events.k8s.io -o jsonpath="{range .items[?(@.reason=='$reason')]}x{end}" | wc -c)
+  [ "$count" -ge 3 ] || { echo "$count Events $reason, not 3" >&2; exit 1; }
+done
+k get events.events.k8s.io -o jsonpath="{range .items[?(@.reason=='DrainCompleted')]}{.regarding.name}: {.note}{'\n'}{end}"
 say "done: nothing acknowledged was lost"
