@@ -3,7 +3,6 @@
 SHELL := /bin/bash -o pipefail
 TOOLS := target/tools
 CARGO := cargo
-export CHAT_TEST_TOOLS := $(abspath $(TOOLS))
 export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
 .PHONY: help run test check ci e2e fmt tools image manifests generated

@@ -56,7 +56,7 @@ enum Command {
         #[arg(long)]
         url: String,
         /// Where authentication is required.
-        #[arg(long, env = "CHAT_CHECK_TOKEN", hide_env_values = true)]
+        #[arg(long, env = "CHECK_TOKEN", hide_env_values = true)]
         token: Option<String>,
         /// Longest wait.
         #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]

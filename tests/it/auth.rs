@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::{
-    Client, Node, NodeBuilder,
+    Client, Node, NodeBuilder, chat_api,
     client::{Offer, Refused},
     run,
 };
@@ -16,7 +16,7 @@ fn guarded() -> NodeBuilder {
 
 /// As a developer gets one.
 fn token(sub: &str, ttl: &str) -> String {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat-api"));
+    let mut command = chat_api();
     command.args(["token", "--sub", sub, "--ttl", ttl]).env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
     run(&mut command).trim().to_owned()
 }
@@ -102,7 +102,7 @@ async fn a_live_socket_is_closed_when_its_token_expires() {
 #[tokio::test]
 async fn check_goes_through_a_guarded_service() {
     let node = guarded().start().await;
-    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_chat-api"));
+    let mut check = chat_api();
     check.args(["check", "--url", &format!("http://{}", node.public)]);
     let output = check.output().expect("it runs");
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("401"), "{output:?}");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{repository, run, tool};
+use crate::support::{chat_api, repository, run, tool};
 
 #[test]
 fn the_chart_renders_lints_and_refuses() {
@@ -26,7 +26,7 @@ fn the_server_takes_the_configuration_that_the_chart_renders() {
         // The key's file is there only in a pod.
         let config = config.replace("/etc/chat-api/auth/hs256", &secret.path().display().to_string());
         std::fs::write(file.path(), &config).expect("written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chat-api"));
+        let mut command = chat_api();
         command.env("CHAT_KUBERNETES__NAMESPACE", "chat").env("CHAT_KUBERNETES__POD_NAME", "chat-0"); // as the downward API does
         run(command.arg("--config").arg(file.path()).arg("config"));
     }

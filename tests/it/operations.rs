@@ -7,13 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Chat, Node, Over, repository, run};
-
-fn chat_api() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chat-api"));
-    command.env_remove("CHAT_CONFIG").env_remove("REDIS_URL");
-    command
-}
+use crate::support::{Chat, Node, Over, chat_api, repository, run};
 
 #[tokio::test]
 async fn probes_answer_on_the_management_port_only() {

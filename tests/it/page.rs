@@ -25,7 +25,7 @@ async fn two_tabs_chat_and_a_reload_resumes() {
     let node = Node::builder().env("CHAT_HISTORY__MESSAGES", "1000").start().await;
     let mut command = Command::new("node");
     command.arg(repository("tests/page/chat.mjs")).arg(format!("http://{}/", node.public));
-    if let Some(folder) = std::env::var_os("CHAT_PAGE_SCREENSHOTS") {
+    if let Some(folder) = std::env::var_os("PAGE_SCREENSHOTS") {
         command.arg(folder);
     }
     let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("it ends");

@@ -6,7 +6,7 @@ pub mod http;
 pub mod node;
 pub mod redis;
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{future::Future, path::PathBuf, process::Command, time::Duration};
 
 pub use self::{
     client::Client,
@@ -70,14 +70,21 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// A tool that `tests/tools.sh` installs.
 pub fn tool(path: &str) -> PathBuf {
-    let tools = std::env::var_os("CHAT_TEST_TOOLS").map_or_else(|| repository("target/tools"), PathBuf::from);
-    let tool = tools.join(path);
+    let tool = repository("target/tools").join(path);
     assert!(tool.exists(), "{} is missing: run `make tools`", tool.display());
     tool
 }
 
+/// The binary, in an environment without settings for it.
+pub fn chat_api() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chat-api"));
+    let keep = ["PATH", "LD_LIBRARY_PATH", "HOME"].map(|key| (key, std::env::var_os(key)));
+    command.env_clear().envs(keep.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    command
+}
+
 /// Runs a program to its end and returns what it printed; fails the test if it failed.
-pub fn run(command: &mut std::process::Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);

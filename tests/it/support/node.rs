@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Client, client::Offer, eventually, http};
+use super::{Client, chat_api, client::Offer, eventually, http};
 
 pub struct NodeBuilder {
     command: Command,
@@ -55,9 +55,7 @@ pub struct Node {
 impl Node {
     /// Quick to drain; ports of the system's choice; JSON logs.
     pub fn builder() -> NodeBuilder {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chat-api"));
-        let keep = ["PATH", "LD_LIBRARY_PATH", "HOME"].map(|key| (key, std::env::var_os(key)));
-        command.env_clear().envs(keep.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        let mut command = chat_api();
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "1s");
         NodeBuilder { command }
