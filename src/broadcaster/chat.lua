@@ -3,6 +3,7 @@
 --
 -- Keys of a room, in one hash slot:  {p:room}:log   stream, entry <seq>-0, field d = the publication as JSON
 --                                    {p:room}:meta  hash, e = epoch, s = seq of the last message
+--                                    {p:room}:n:…  string, "<n> <id>" = the last message of one sender
 -- Channel of a room:                 {p:room}       the same JSON
 -- Redis numbers in Lua are doubles: milliseconds since 1970 and seqs stay exact up to 2^53.
 
@@ -16,11 +17,23 @@ local function position(epoch, seq)
   return number(epoch) .. '-' .. number(seq)
 end
 
--- Appends and fans out. keys: log, meta, channel (never written: it names the slot).
--- args: the entry after its head as JSON without the opening brace; messages to keep; milliseconds to keep log; to keep meta.
--- Returns the new position.
+-- Appends and fans out. keys: log, meta, channel (never written: it names the slot), and for a counted message its sender's.
+-- args: the entry after its head as JSON without the opening brace; messages to keep; milliseconds to keep log; to keep meta; and for a
+-- counted message n, base, milliseconds to keep the sender.
+-- Returns {'ok', position}; or for a counted message that is stored already {'again', its position or ''}, or before its turn {'gap', last n}.
 local function publish(keys, args)
-  local log, meta, channel = keys[1], keys[2], keys[3]
+  local log, meta, channel, sender = keys[1], keys[2], keys[3], keys[4]
+  local n, base = tonumber(args[5]), tonumber(args[6])
+  if sender then
+    local last = redis.call('GET', sender)
+    local last_n, last_id = string.match(last or '0 ', '^(%d+) (.*)$')
+    last_n = tonumber(last_n)
+    if n <= last_n then
+      return { 'again', n == last_n and last_id or '' }
+    elseif n ~= last_n + 1 and n ~= base then
+      return { 'gap', number(math.max(last_n, base - 1)) }
+    end
+  end
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local known = redis.call('HMGET', meta, 'e', 's')
@@ -39,8 +52,11 @@ local function publish(keys, args)
   redis.call('HSET', meta, 'e', number(epoch), 's', number(seq))
   redis.call('PEXPIRE', log, args[3])
   redis.call('PEXPIRE', meta, args[4])
+  if sender then
+    redis.call('SET', sender, number(n) .. ' ' .. id, 'PX', args[7])
+  end
   redis.call('PUBLISH', channel, entry)
-  return id
+  return { 'ok', id }
 end
 
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return.

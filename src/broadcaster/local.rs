@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{Draft, Outlet, Page, Publication};
+use super::{Draft, Outlet, Page, Publication, PublishError, Turn, senders::Senders};
 use crate::{
     config,
     protocol::{Message, MessageId, RoomName, UserId},
@@ -46,6 +46,7 @@ impl Local {
         let logs = Logs {
             rooms: HashMap::new(),
             order: VecDeque::new(),
+            senders: Senders::default(),
             entries: 0,
             bytes: 0,
             epoch: 0,
@@ -56,17 +57,23 @@ impl Local {
         Self { logs: Mutex::new(logs), interest: Mutex::default(), outlet }
     }
 
-    pub(super) fn publish(&self, draft: &Draft) -> MessageId {
+    pub(super) fn publish(&self, draft: &Draft) -> Result<Option<MessageId>, PublishError> {
         let now = Timestamp::now().as_millisecond();
         let mut logs = self.logs.lock();
+        match logs.senders.turn(draft, now) {
+            (Turn::Next, _) => {}
+            (Turn::Again, id) => return Ok(id),
+            (Turn::Gap { last_n }, _) => return Err(PublishError::Gap { last_n }),
+        }
         self.trim(&mut logs, now);
         let publication = logs.append(draft, now);
         let id = publication.id;
+        logs.senders.stored(draft, id, now);
         // Under the lock, so that the outlet sees the log's order.
         if let Some(outlet) = self.outlet.upgrade() {
             outlet.push(publication);
         }
-        id
+        Ok(Some(id))
     }
 
     pub(super) fn subscribe(&self, room: &RoomName) {
@@ -99,6 +106,7 @@ struct Logs {
     rooms: HashMap<RoomName, Log>,
     /// Every entry of every log from the oldest on; some may be gone from their log by now.
     order: VecDeque<(RoomName, MessageId)>,
+    senders: Senders,
     entries: usize,
     bytes: usize,
     /// The last epoch given out.
@@ -148,6 +156,7 @@ impl Logs {
             from: draft.user.as_ref().map(UserId::as_str),
             client_id: &draft.client.to_string(),
             timestamp_ms: now_ms,
+            n: draft.counted.as_ref().map(|counted| counted.count.n),
             payload: &draft.payload,
         };
         let publication =
@@ -232,6 +241,7 @@ mod tests {
         Logs {
             rooms: HashMap::new(),
             order: VecDeque::new(),
+            senders: Senders::default(),
             entries: 0,
             bytes: 0,
             epoch: 0,
@@ -248,6 +258,7 @@ mod tests {
             client: ClientId::random(),
             user: None,
             payload: RawValue::from_string("1".into()).unwrap(),
+            counted: None,
             trace: None,
         }
     }

@@ -5,6 +5,7 @@
 
 mod local;
 mod redis;
+mod senders;
 
 use std::{
     sync::{Arc, Weak},
@@ -16,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::{
     config::{self, Config},
     metrics::Metrics,
-    protocol::{ClientId, Frame, MessageId, Outcome, RoomName, UserId},
+    protocol::{ClientId, Count, Frame, MessageId, Outcome, RoomName, UserId},
     shutdown::{Readiness, Tasks},
     telemetry::trace::TraceContext,
 };
@@ -34,9 +35,47 @@ pub struct Draft {
     pub user: Option<UserId>,
     /// Any JSON.
     pub payload: Box<RawValue>,
+    /// Asks for exactly once.
+    pub counted: Option<Counted>,
     /// Carried to the nodes that deliver; absent when the message is not traced.
     pub trace: Option<TraceContext>,
 }
+
+/// A sender's place in its own sequence. The log keeps the last one per (room, user, sender) and stores each `n` at most once.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    /// The client's own id for itself, the same over its connections.
+    pub sender: String,
+    /// Where this message stands.
+    pub count: Count,
+}
+
+/// How a counted message relates to the last one that the log has.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// The log has it already.
+    Again,
+    /// It is the next.
+    Next,
+    /// Something before it never arrived.
+    Gap { last_n: u64 },
+}
+
+impl Turn {
+    /// The same rule as in `chat.lua`.
+    fn of(count: Count, last: u64) -> Self {
+        if count.n <= last {
+            Self::Again
+        } else if count.n == last + 1 || count.n == count.base {
+            Self::Next
+        } else {
+            Self::Gap { last_n: last.max(count.base - 1) }
+        }
+    }
+}
+
+/// How long a sender's last counter is kept after its last message.
+const SENDER_AGE: Duration = Duration::from_secs(2 * 3600);
 
 /// A message with its place in the log, ready for every member.
 #[derive(Debug, Clone)]
@@ -85,6 +124,12 @@ pub enum PublishError {
     /// The log did not answer.
     #[error("the message log did not answer; the message may or may not be stored")]
     Unknown,
+    /// A counted message came before its turn; nothing was stored.
+    #[error("messages before this one never arrived: send again from n = {}", last_n + 1)]
+    Gap {
+        /// The last that is settled.
+        last_n: u64,
+    },
 }
 
 impl PublishError {
@@ -92,7 +137,7 @@ impl PublishError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Refused => Outcome::Refused,
+            Self::Refused | Self::Gap { .. } => Outcome::Refused,
             Self::Unknown => Outcome::Unknown,
         }
     }
@@ -158,10 +203,10 @@ impl Broadcaster {
         }
     }
 
-    /// Appends a message to its room's log. `Ok` only once the log has it.
-    pub async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+    /// Appends a message to its room's log. `Ok` only once the log has it: with its position, unless it is a repetition of an older one.
+    pub async fn publish(&self, draft: Draft) -> Result<Option<MessageId>, PublishError> {
         match self {
-            Self::Local(local) => Ok(local.publish(&draft)),
+            Self::Local(local) => local.publish(&draft),
             Self::Redis(redis) => redis.publish(draft).await,
         }
     }
@@ -208,5 +253,22 @@ impl Broadcaster {
             Self::Local(_) => true,
             Self::Redis(redis) => redis.finish(limit).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_n_has_its_turn_once() {
+        let turn = |n, base, last| Turn::of(Count { n, base }, last);
+        assert_eq!(turn(1, 1, 0), Turn::Next);
+        assert_eq!(turn(5, 5, 4), Turn::Next);
+        assert_eq!(turn(5, 5, 5), Turn::Again);
+        assert_eq!(turn(3, 1, 5), Turn::Again);
+        assert_eq!(turn(7, 5, 5), Turn::Gap { last_n: 5 });
+        assert_eq!(turn(7, 6, 0), Turn::Gap { last_n: 5 }, "the log forgot the sender, who still holds 6");
+        assert_eq!(turn(6, 6, 0), Turn::Next, "and nothing before it");
     }
 }

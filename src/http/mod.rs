@@ -6,6 +6,7 @@ pub mod listener;
 pub mod openapi;
 mod origin;
 mod page;
+mod socket;
 mod ws;
 
 use std::sync::{Arc, atomic::AtomicBool};

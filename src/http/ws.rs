@@ -1,6 +1,6 @@
-//! The WebSocket endpoints: who may upgrade, and what a socket may ask for.
+//! The WebSocket endpoints: who may upgrade, and the life of a socket from there.
 //!
-//! Everything that can refuse a client does so before the 101. After it, frames become commands here and answers go to the connection.
+//! Everything that can refuse a client does so before the 101. What a client says after it is `socket`'s.
 
 use std::{
     convert::Infallible,
@@ -20,24 +20,19 @@ use futures_util::FutureExt as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tracing::Span;
 
-use super::{Problem, Service, origin};
+use super::{Problem, Service, origin, socket::Socket};
 use crate::{
     auth::{self, Identity, Offer},
-    broadcaster::{Draft, PublishError},
-    hub::{Attached, Connection, Ending, Receive},
-    protocol::{ClientId, Command, ErrorCode, Event, Frame, MessageId, Refusal, RoomName, UserId},
-    telemetry::trace::{self, TraceContext},
+    hub::{Connection, Ending},
+    protocol::{ClientId, MessageId, RoomName, UserId},
+    telemetry::trace::TraceContext,
 };
 
 /// The only kind of socket there is so far.
 const PLAIN: &str = "chat.plain";
-/// What a refused publish is told to wait.
-const RETRY_AFTER_MS: u64 = 1000;
 /// What a refused upgrade is told to wait, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -236,7 +231,7 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     let lobby = RoomName::lobby();
     let rooms = if room == lobby { vec![lobby] } else { vec![lobby, room.clone()] };
     let attached = service.hub.attach(connection.clone(), rooms);
-    let mut socket = Socket { service, connection: &connection, attached: &attached, room, trace, messages: 0 };
+    let mut socket = Socket::new(service, &connection, &attached, room.clone(), trace);
     let joined = async {
         Box::pin(attached.join(after)).await; // boxed: its memory is given back once the rooms are joined
         pending::<Infallible>().await
@@ -253,104 +248,9 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
         Ok(ending) => ending,
         Err(_) => connection.fail().await,
     };
-    let Socket { room, messages, .. } = socket;
+    let messages = socket.messages();
     drop(attached);
     service.metrics.closed(code).inc();
     let seconds = opened.elapsed().as_secs_f64();
     tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
-}
-
-/// One client's side of the protocol.
-struct Socket<'a> {
-    service: &'a Service,
-    connection: &'a Connection,
-    attached: &'a Attached,
-    /// Of the path: where a frame without a room goes.
-    room: RoomName,
-    /// Of the upgrade request; a message's own goes before it.
-    trace: Option<TraceContext>,
-    messages: u64,
-}
-
-impl Receive for &mut Socket<'_> {
-    async fn receive(&mut self, text: &str) {
-        if self.messages == 0 {
-            self.attached.joined().await;
-        }
-        self.messages += 1;
-        self.service.metrics.messages_in.inc();
-        let answer = match Command::decode(text) {
-            Ok(Command::Ping { reference }) => Some(Event::Pong { r#ref: reference.as_deref() }.frame()),
-            Ok(Command::Publish { kind, room, payload, reference, traceparent }) => {
-                let traceparent = traceparent.and_then(|text| text.parse().ok());
-                let room = room.unwrap_or_else(|| self.room.clone());
-                // Boxed: an idle connection should not carry the room for it.
-                Box::pin(self.publish(&kind, room, payload, reference.as_deref(), traceparent)).await
-            }
-            Err(refusal) => Some(self.refuse(&refusal)),
-        };
-        if let Some(frame) = answer {
-            self.connection.send(&frame);
-        }
-    }
-}
-
-impl Socket<'_> {
-    fn refuse(&self, refusal: &Refusal) -> Frame {
-        self.service.metrics.refusal(refusal.code).inc();
-        refusal.frame()
-    }
-
-    async fn publish(
-        &self,
-        kind: &str,
-        room: RoomName,
-        payload: &RawValue,
-        reference: Option<&str>,
-        traceparent: Option<TraceContext>,
-    ) -> Option<Frame> {
-        if room != self.room && room.as_str() != RoomName::LOBBY {
-            let message = format!("this socket is in `{}` and the lobby only: open one in `{room}`", self.room);
-            return Some(self.refuse(&Refusal::new(ErrorCode::NotSubscribed, message, reference)));
-        }
-        let parent = traceparent.as_ref().or(self.trace.as_ref());
-        let received = self.service.tracing.receive(parent, &room);
-        let timer = self.service.metrics.publish_seconds.start_timer();
-        let result = self.append(&received, kind, room, payload).await;
-        timer.observe_duration();
-        match result {
-            Ok(id) => reference.map(|reference| Event::Ack { r#ref: reference, id }.frame()),
-            Err(error) => {
-                let mut refusal = Refusal::new(ErrorCode::Unavailable, error.to_string(), reference);
-                refusal.outcome = Some(error.outcome());
-                refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-                Some(self.refuse(&refusal))
-            }
-        }
-    }
-
-    /// Hands the message to the hub. If it is traced, a producer span goes around that and its context along.
-    async fn append(
-        &self,
-        received: &Span,
-        kind: &str,
-        room: RoomName,
-        payload: &RawValue,
-    ) -> Result<MessageId, PublishError> {
-        let span = trace::publish(received, &room, self.service.hub.broadcaster().system());
-        let draft = Draft {
-            room,
-            kind: kind.to_owned(),
-            client: self.connection.id(),
-            user: self.connection.user().cloned(),
-            payload: payload.to_owned(),
-            trace: trace::context_of(&span),
-        };
-        let result = self.service.hub.publish(draft).await;
-        match &result {
-            Ok(id) => trace::published(&span, *id),
-            Err(error) => trace::failed(&span, error.outcome().as_str()),
-        }
-        result
-    }
 }

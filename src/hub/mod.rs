@@ -98,8 +98,8 @@ impl Hub {
         &self.broadcaster
     }
 
-    /// Sends a message to its room. `Ok` once the log has it; every member gets it, the sender too.
-    pub async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+    /// Sends a message to its room: see [`Broadcaster::publish`]. Every member gets it, the sender too.
+    pub async fn publish(&self, draft: Draft) -> Result<Option<MessageId>, PublishError> {
         let room = draft.room.clone();
         let id = self.broadcaster.publish(draft).await?;
         // A log in this process has pushed it by now, and this is a connection's own task: deliver from here.

@@ -11,6 +11,10 @@ use super::{ErrorCode, Event, Frame, Outcome, RoomName, payload};
 const LONGEST_KIND: usize = 64;
 /// Longest `ref`, in bytes.
 const LONGEST_REF: usize = 128;
+/// Longest `sender`, in characters.
+const LONGEST_SENDER: usize = 64;
+/// Largest `n`: what JSON readers and the log both keep exactly.
+const LARGEST_N: u64 = 1 << 53;
 /// Types that are the server's own, besides `chat_*`.
 const RESERVED: [&str; 13] = [
     "ack",
@@ -32,23 +36,40 @@ const RESERVED: [&str; 13] = [
 #[derive(Debug)]
 pub enum Command<'a> {
     /// Append a message to a room's log.
-    Publish {
-        /// `chat` when the frame named none.
-        kind: Cow<'a, str>,
-        /// Absent: the room of the socket's path.
-        room: Option<RoomName>,
-        /// Any JSON, untouched.
-        payload: &'a RawValue,
-        /// Asks for an acknowledgement.
-        reference: Option<Cow<'a, str>>,
-        /// W3C trace context of the sender; checked by whoever uses it.
-        traceparent: Option<Cow<'a, str>>,
-    },
+    Publish(Publish<'a>),
     /// Ask for a `pong`.
     Ping {
         /// Echoed.
         reference: Option<Cow<'a, str>>,
     },
+}
+
+/// A message as its sender gives it.
+#[derive(Debug)]
+pub struct Publish<'a> {
+    /// `chat` when the frame named none.
+    pub kind: Cow<'a, str>,
+    /// Absent: the room of the socket's path.
+    pub room: Option<RoomName>,
+    /// Any JSON, untouched.
+    pub payload: &'a RawValue,
+    /// Asks for an acknowledgement.
+    pub reference: Option<Cow<'a, str>>,
+    /// W3C trace context of the sender; checked by whoever uses it.
+    pub traceparent: Option<Cow<'a, str>>,
+    /// Who counts, if the frame says so; said once per connection.
+    pub sender: Option<Cow<'a, str>>,
+    /// Asks for exactly once.
+    pub count: Option<Count>,
+}
+
+/// Where a message stands among its sender's in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// 1 for the first, then one more each.
+    pub n: u64,
+    /// The lowest that the sender still holds; at most `n`.
+    pub base: u64,
 }
 
 /// Why a frame was not carried out; the socket lives on.
@@ -64,13 +85,17 @@ pub struct Refusal {
     pub retry_after_ms: Option<u64>,
     /// The frame's `ref`, where it could be read.
     pub reference: Option<String>,
+    /// The frame's `n`, where it asked for exactly once.
+    pub n: Option<u64>,
+    /// For a gap: the last `n` that is settled; send on from the next.
+    pub last_n: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal of a frame that was understood well enough to say why.
     pub fn new(code: ErrorCode, message: impl Into<String>, reference: Option<&str>) -> Self {
         let reference = reference.map(str::to_owned);
-        Self { code, message: message.into(), outcome: None, retry_after_ms: None, reference }
+        Self { code, message: message.into(), outcome: None, retry_after_ms: None, reference, n: None, last_n: None }
     }
 
     /// The `error` frame that tells the client.
@@ -84,6 +109,8 @@ impl Refusal {
             retry_after_ms: self.retry_after_ms,
             outcome: self.outcome,
             r#ref: self.reference.as_deref(),
+            n: self.n,
+            last_n: self.last_n,
         };
         event.frame()
     }
@@ -103,6 +130,12 @@ struct Wire<'a> {
     reference: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     traceparent: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    sender: Option<Cow<'a, str>>,
+    #[serde(default)]
+    n: Option<u64>,
+    #[serde(default)]
+    base: Option<u64>,
 }
 
 /// Keeps `"payload":null` apart from no payload.
@@ -161,7 +194,8 @@ impl<'a> Wire<'a> {
     }
 
     fn ping(self) -> Result<Command<'a>, Refusal> {
-        if self.room.is_some() || self.payload.is_some() || self.traceparent.is_some() {
+        let counted = self.sender.is_some() || self.n.is_some() || self.base.is_some();
+        if self.room.is_some() || self.payload.is_some() || self.traceparent.is_some() || counted {
             let message = "`ping` takes no field but `ref`";
             return Err(Refusal::new(ErrorCode::InvalidMessage, message, self.reference.as_deref()));
         }
@@ -176,8 +210,25 @@ impl<'a> Wire<'a> {
         payload::check(payload.get()).map_err(|error| invalid(error.to_string()))?;
         let room = self.room.as_deref().map(RoomName::new).transpose();
         let room = room.map_err(|error| refuse(ErrorCode::InvalidRoom, error.to_string()))?;
+        let count = self.count().map_err(|message| invalid(message.to_owned()))?;
         let kind = self.kind.filter(|kind| !kind.is_empty()).unwrap_or(Cow::Borrowed("chat"));
-        Ok(Command::Publish { kind, room, payload, reference: self.reference, traceparent: self.traceparent })
+        let (reference, traceparent, sender) = (self.reference, self.traceparent, self.sender);
+        Ok(Command::Publish(Publish { kind, room, payload, reference, traceparent, sender, count }))
+    }
+
+    fn count(&self) -> Result<Option<Count>, &'static str> {
+        if self.sender.as_deref().is_some_and(|sender| !(1..=LONGEST_SENDER).contains(&sender.chars().count())) {
+            return Err("`sender` is 1 to 64 characters");
+        }
+        match (self.n, self.base) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err("`base` says which `n` you still hold: give `n` too"),
+            (Some(n), _) if !(1..=LARGEST_N).contains(&n) => Err("`n` starts at 1 and goes up by 1"),
+            (Some(n), base) => match base.unwrap_or(n) {
+                base if (1..=n).contains(&base) => Ok(Some(Count { n, base })),
+                _ => Err("`base` is the lowest `n` you still hold: 1 to `n`"),
+            },
+        }
     }
 }
 
@@ -207,7 +258,7 @@ mod tests {
     #[test]
     fn a_message_without_a_type_is_chat() {
         for frame in [r#"{"payload":1}"#, r#"{"type":null,"payload":1}"#, r#"{"type":"","payload":1}"#] {
-            let Ok(Command::Publish { kind, room: None, reference: None, .. }) = Command::decode(frame) else {
+            let Ok(Command::Publish(Publish { kind, room: None, reference: None, .. })) = Command::decode(frame) else {
                 panic!("{frame}")
             };
             assert_eq!(kind, "chat");
@@ -218,7 +269,8 @@ mod tests {
     fn payloads_pass_untouched_even_null() {
         for payload in ["null", "1e400", r#"{ "a" : [1, 2] }"#, r#""\u00e9""#] {
             let frame = format!(r#"{{"type":"note","room":"r","payload":{payload},"ref":"\u0041"}}"#);
-            let Ok(Command::Publish { kind, room, payload: got, reference, .. }) = Command::decode(&frame) else {
+            let Ok(Command::Publish(Publish { kind, room, payload: got, reference, .. })) = Command::decode(&frame)
+            else {
                 panic!("{frame}")
             };
             assert_eq!((&*kind, got.get(), reference.as_deref()), ("note", payload, Some("A")));
@@ -245,6 +297,14 @@ mod tests {
             (r#"{"type":"subscribe","room":"x"}"#, InvalidMessage),
             (r#"{"type":"ping","payload":1}"#, InvalidMessage),
             (r#"{"payload":"\ud800"}"#, InvalidMessage),
+            (r#"{"payload":1,"n":0}"#, InvalidMessage),
+            (r#"{"payload":1,"n":-1}"#, InvalidMessage),
+            (r#"{"payload":1,"n":1.5}"#, InvalidMessage),
+            (r#"{"payload":1,"base":1}"#, InvalidMessage),
+            (r#"{"payload":1,"n":2,"base":3}"#, InvalidMessage),
+            (r#"{"payload":1,"n":9007199254740993}"#, InvalidMessage),
+            (r#"{"payload":1,"n":1,"sender":""}"#, InvalidMessage),
+            (r#"{"type":"ping","n":1}"#, InvalidMessage),
             (r#"{"type":"ack","payload":1}"#, ReservedType),
             (r#"{"type":"chat_x","payload":1}"#, ReservedType),
             (r#"{"room":"a b","payload":1}"#, InvalidRoom),

@@ -22,17 +22,20 @@ pub enum ErrorCode {
     NotSubscribed,
     /// The log could not take it; see `outcome`.
     Unavailable,
+    /// Messages before this one never arrived; see `last_n`.
+    Gap,
 }
 
 impl ErrorCode {
     /// One of each.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::InvalidJson,
         Self::InvalidMessage,
         Self::ReservedType,
         Self::InvalidRoom,
         Self::NotSubscribed,
         Self::Unavailable,
+        Self::Gap,
     ];
 
     /// The word on the wire and in metrics.
@@ -45,13 +48,14 @@ impl ErrorCode {
             Self::InvalidRoom => "invalid_room",
             Self::NotSubscribed => "not_subscribed",
             Self::Unavailable => "unavailable",
+            Self::Gap => "gap",
         }
     }
 
     /// Whether the same frame may succeed later.
     #[must_use]
     pub fn retryable(self) -> bool {
-        matches!(self, Self::Unavailable)
+        matches!(self, Self::Unavailable | Self::Gap)
     }
 }
 
@@ -91,6 +95,8 @@ pub struct Message<'a> {
     pub client_id: &'a str,
     /// The log's clock, in milliseconds since 1970.
     pub timestamp_ms: i64,
+    /// The sender's counter, if it gave one.
+    pub n: Option<u64>,
     /// Any JSON, byte for byte as sent.
     pub payload: &'a RawValue,
 }
@@ -109,6 +115,8 @@ impl Message<'_> {
             from: Option<&'a str>,
             client_id: &'a str,
             timestamp: Millis,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            n: Option<u64>,
             payload: &'a RawValue,
         }
         Frame::json(&Wire {
@@ -118,6 +126,7 @@ impl Message<'_> {
             from: self.from,
             client_id: self.client_id,
             timestamp: Millis(self.timestamp_ms),
+            n: self.n,
             payload: self.payload,
         })
     }
@@ -140,9 +149,14 @@ pub enum Event<'a> {
     /// The log has the message.
     Ack {
         /// The sender's own word for it.
-        r#ref: &'a str,
-        /// Where it stands.
-        id: MessageId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r#ref: Option<&'a str>,
+        /// The sender's counter.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        n: Option<u64>,
+        /// Where it stands; absent where only that it was stored is still known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<MessageId>,
     },
     /// A frame was refused; the socket lives on.
     Error {
@@ -161,6 +175,12 @@ pub enum Event<'a> {
         /// The sender's own word for the frame.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
+        /// The sender's counter.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        n: Option<u64>,
+        /// For a gap: the last counter that is settled.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_n: Option<u64>,
     },
     /// The answer to an application's `ping`.
     Pong {
@@ -197,6 +217,7 @@ mod tests {
             from: Some("alice"),
             client_id: "c1",
             timestamp_ms: 1_764_000_000_120,
+            n: None,
             payload: &payload,
         };
         assert_eq!(
@@ -211,7 +232,8 @@ mod tests {
     fn answers_have_no_null_fields() {
         assert_eq!(text(&Event::Pong { r#ref: None }.frame()), r#"{"type":"pong"}"#);
         let id = MessageId { epoch: 1, seq: 2 };
-        assert_eq!(text(&Event::Ack { r#ref: "x", id }.frame()), r#"{"type":"ack","ref":"x","id":"1-2"}"#);
+        let ack = Event::Ack { r#ref: Some("x"), n: None, id: Some(id) };
+        assert_eq!(text(&ack.frame()), r#"{"type":"ack","ref":"x","id":"1-2"}"#);
         for code in ErrorCode::ALL {
             assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{}\"", code.as_str()));
         }

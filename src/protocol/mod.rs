@@ -10,7 +10,7 @@ mod name;
 mod payload;
 
 pub use close::Close;
-pub use command::{Command, Refusal};
+pub use command::{Command, Count, Publish, Refusal};
 pub use event::{ErrorCode, Event, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};

@@ -12,6 +12,7 @@ mod auth;
 mod chart;
 mod drain;
 mod e2e;
+mod exactly_once;
 mod fanout;
 mod operations;
 mod page;

@@ -35,6 +35,8 @@ struct Tail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
     client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
     payload: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
@@ -54,6 +56,8 @@ struct Wire<'a> {
     from: Option<Cow<'a, str>>,
     #[serde(borrow)]
     client_id: Cow<'a, str>,
+    #[serde(default)]
+    n: Option<u64>,
     #[serde(borrow)]
     payload: &'a RawValue,
     #[serde(borrow, default)]
@@ -71,6 +75,7 @@ pub(super) fn tail(draft: &Draft) -> String {
         kind: &draft.kind,
         from: draft.user.as_ref().map(UserId::as_str),
         client_id: draft.client.to_string(),
+        n: draft.counted.as_ref().map(|counted| counted.count.n),
         payload: &draft.payload,
         traceparent: draft.trace.as_ref().map(ToString::to_string),
     };
@@ -97,6 +102,7 @@ pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, Inval
         from: wire.from.as_deref(),
         client_id: &wire.client_id,
         timestamp_ms: wire.ts,
+        n: wire.n,
         payload: wire.payload,
     };
     let trace = wire.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
@@ -117,6 +123,7 @@ mod tests {
             client: ClientId::random(),
             user: crate::protocol::UserId::new("a\"b").ok(),
             payload: RawValue::from_string(r#"{ "x": [1e400] }"#.into()).unwrap(),
+            counted: None,
             trace: None,
         };
         let json = format!(r#"{{"v":1,"id":"7-2","prev":"7-1","ts":1764000000000,{}"#, tail(&draft));

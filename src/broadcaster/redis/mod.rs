@@ -18,11 +18,11 @@ use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
 
 use self::{publisher::Publisher, subscriber::Subscriptions};
-use super::{Draft, Outlet, Page, PublishError, ReadError};
+use super::{Counted, Draft, Outlet, Page, PublishError, ReadError};
 use crate::{
     config::{Config, Secret},
     metrics::Metrics,
-    protocol::{MessageId, RoomName},
+    protocol::{MessageId, RoomName, UserId},
     shutdown::{Readiness, Tasks},
 };
 
@@ -90,7 +90,7 @@ impl Redis {
         Self { keys, readers, publisher, subscriptions, metrics }
     }
 
-    pub(super) async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+    pub(super) async fn publish(&self, draft: Draft) -> Result<Option<MessageId>, PublishError> {
         self.publisher.publish(draft).await
     }
 
@@ -180,6 +180,12 @@ impl Keys {
 
     fn meta(&self, room: &RoomName) -> String {
         format!("{{{}:{room}}}:meta", self.prefix)
+    }
+
+    /// The key of a counted message's sender. The user's length keeps two pairs of user and sender apart that read the same together.
+    fn sender(&self, draft: &Draft, counted: &Counted) -> String {
+        let user = draft.user.as_ref().map_or("", UserId::as_str);
+        format!("{{{}:{}}}:n:{}:{user}:{}", self.prefix, draft.room, user.len(), counted.sender)
     }
 
     /// The room that a channel belongs to.

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Keys, entry, function, reason};
 use crate::{
-    broadcaster::{Draft, PublishError},
+    broadcaster::{Counted, Draft, PublishError, SENDER_AGE},
     protocol::MessageId,
     shutdown::Tasks,
 };
@@ -34,6 +34,9 @@ pub(super) struct Retention {
     pub(super) meta: Duration,
 }
 
+/// What became of a message: its position, unless it repeats an older one.
+type Outcome = Result<Option<MessageId>, PublishError>;
+
 #[derive(Debug)]
 pub(super) struct Publisher {
     queues: Vec<mpsc::Sender<Request>>,
@@ -47,7 +50,7 @@ struct Request {
     draft: Draft,
     /// Not sent any more after this: nobody waits for it.
     deadline: Instant,
-    reply: oneshot::Sender<Result<MessageId, PublishError>>,
+    reply: oneshot::Sender<Outcome>,
 }
 
 impl Publisher {
@@ -65,7 +68,7 @@ impl Publisher {
         Self { queues, tasks: tracker, hasher: RandomState::new(), patience: timeout * 2 }
     }
 
-    pub(super) async fn publish(&self, draft: Draft) -> Result<MessageId, PublishError> {
+    pub(super) async fn publish(&self, draft: Draft) -> Outcome {
         let (reply, answer) = oneshot::channel();
         let shard = self.hasher.hash_one(&draft.room) % self.queues.len() as u64;
         let request = Request { draft, deadline: Instant::now() + self.patience, reply };
@@ -116,7 +119,7 @@ impl Worker {
         }
     }
 
-    async fn append(&mut self, batch: &[Request]) -> Vec<Result<MessageId, PublishError>> {
+    async fn append(&mut self, batch: &[Request]) -> Vec<Outcome> {
         let Some(mut connection) = self.connect().await else {
             return vec![Err(PublishError::Refused); batch.len()];
         };
@@ -136,7 +139,7 @@ impl Worker {
             let retried = self.send(&mut connection, &again).await;
             let Some(retried) = retried else {
                 drop(Connection::take(connection));
-                return results.into_iter().map(|result| result.map_err(|_| PublishError::Unknown)).collect();
+                return results.into_iter().map(|reply| reply.map_or(Err(PublishError::Unknown), outcome)).collect();
             };
             for (n, result) in missing.into_iter().zip(retried) {
                 if let Some(slot) = results.get_mut(n) {
@@ -145,15 +148,11 @@ impl Worker {
             }
         }
         self.connection = Some(connection);
-        results.into_iter().map(|result| result.map_err(|error| failure(&error))).collect()
+        results.into_iter().map(|reply| reply.map_or_else(|error| Err(failure(&error)), outcome)).collect()
     }
 
     /// One reply for each request, or `None` when the connection failed and nothing is known.
-    async fn send(
-        &self,
-        connection: &mut Connection,
-        requests: &[&Request],
-    ) -> Option<Vec<Result<MessageId, RedisError>>> {
+    async fn send(&self, connection: &mut Connection, requests: &[&Request]) -> Option<Vec<Result<Reply, RedisError>>> {
         let mut pipeline = redis::pipe();
         for request in requests {
             pipeline.add_command(self.command(&request.draft));
@@ -161,7 +160,9 @@ impl Worker {
         pipeline.ignore_errors();
         let replies: Result<Vec<Result<Value, RedisError>>, _> = pipeline.query_async(connection).await;
         match replies {
-            Ok(replies) => Some(replies.into_iter().map(|reply| reply.and_then(|value| position(&value))).collect()),
+            Ok(replies) => {
+                Some(replies.into_iter().map(|reply| Ok(redis::from_redis_value::<Reply>(reply?)?)).collect())
+            }
             Err(error) => {
                 tracing::warn!(%error, messages = requests.len(), "Redis did not answer a publish");
                 None
@@ -172,9 +173,16 @@ impl Worker {
     fn command(&self, draft: &Draft) -> redis::Cmd {
         let room = &draft.room;
         let mut call = function::publish();
-        call.arg(3).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room));
+        call.arg(if draft.counted.is_some() { 4 } else { 3 });
+        call.arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room));
+        if let Some(counted) = &draft.counted {
+            call.arg(self.keys.sender(draft, counted));
+        }
         call.arg(entry::tail(draft)).arg(self.retention.messages);
         call.arg(self.retention.log.as_millis() as u64).arg(self.retention.meta.as_millis() as u64);
+        if let Some(Counted { count, .. }) = &draft.counted {
+            call.arg(count.n).arg(count.base).arg(SENDER_AGE.as_millis() as u64);
+        }
         call
     }
 
@@ -192,9 +200,20 @@ impl Worker {
     }
 }
 
-fn position(value: &Value) -> Result<MessageId, RedisError> {
-    let text: String = redis::from_redis_value_ref(value)?;
-    text.parse().map_err(|_| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "the reply is no position")))
+/// A word and what belongs to it: see `publish` in `chat.lua`.
+type Reply = (String, String);
+
+fn outcome((word, rest): Reply) -> Outcome {
+    let id = rest.parse().ok();
+    match (word.as_str(), rest.parse()) {
+        ("ok", _) if id.is_some() => Ok(id),
+        ("again", _) => Ok(id),
+        ("gap", Ok(last_n)) => Err(PublishError::Gap { last_n }),
+        _ => {
+            tracing::error!(word, rest, "Redis gave a reply that the function never gives");
+            Err(PublishError::Unknown)
+        }
+    }
 }
 
 /// What an error of Redis' own means. Before the function ran: nothing was stored. Inside it: what it wrote until then stays.

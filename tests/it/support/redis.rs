@@ -59,6 +59,21 @@ impl Redis {
         }
     }
 
+    /// SIGSTOP: it takes connections and answers nothing.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("it runs");
+        super::run(Command::new("kill").arg(format!("-{signal}")).arg(process.id().to_string()));
+    }
+
     /// One command by hand; the raw reply.
     pub async fn command(&self, words: &[&str]) -> String {
         let mut request = format!("*{}\r\n", words.len());

@@ -1,0 +1,91 @@
+//! The last counter of each sender, for the log in memory. In Redis these are keys that expire by themselves.
+
+use std::collections::HashMap;
+
+use super::{Count, Draft, SENDER_AGE, Turn};
+use crate::protocol::{MessageId, RoomName, UserId};
+
+/// Senders below which nobody is looked at for having expired.
+const FEW: usize = 1024;
+
+/// Who counts, and where: a sender's id is its user's own, and each room has its own sequence.
+type Key = (RoomName, Option<UserId>, String);
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    n: u64,
+    id: MessageId,
+    at_ms: i64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Senders {
+    last: HashMap<Key, Last>,
+    /// With so many the expired ones are dropped.
+    sweep_at: usize,
+}
+
+impl Senders {
+    /// Whether the draft is to be stored, and the position of what it repeats, if that is the last.
+    pub(super) fn turn(&self, draft: &Draft, now_ms: i64) -> (Turn, Option<MessageId>) {
+        let Some(key) = key(draft) else { return (Turn::Next, None) };
+        let last = self.last.get(&key).filter(|last| now_ms - last.at_ms < age_ms());
+        let count = draft.counted.as_ref().map_or(Count { n: 0, base: 0 }, |counted| counted.count);
+        let turn = Turn::of(count, last.map_or(0, |last| last.n));
+        (turn, last.filter(|last| last.n == count.n).map(|last| last.id))
+    }
+
+    /// The draft was stored at `id`.
+    pub(super) fn stored(&mut self, draft: &Draft, id: MessageId, now_ms: i64) {
+        let (Some(key), Some(counted)) = (key(draft), &draft.counted) else { return };
+        self.last.insert(key, Last { n: counted.count.n, id, at_ms: now_ms });
+        if self.last.len() >= self.sweep_at.max(FEW) {
+            self.last.retain(|_, last| now_ms - last.at_ms < age_ms());
+            self.sweep_at = self.last.len() * 2;
+        }
+    }
+}
+
+fn key(draft: &Draft) -> Option<Key> {
+    let counted = draft.counted.as_ref()?;
+    Some((draft.room.clone(), draft.user.clone(), counted.sender.clone()))
+}
+
+fn age_ms() -> i64 {
+    i64::try_from(SENDER_AGE.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::{broadcaster::Counted, protocol::ClientId};
+
+    fn draft(sender: &str, n: u64) -> Draft {
+        Draft {
+            room: RoomName::lobby(),
+            kind: "chat".into(),
+            client: ClientId::random(),
+            user: None,
+            payload: RawValue::from_string("1".into()).unwrap(),
+            counted: Some(Counted { sender: sender.into(), count: Count { n, base: n } }),
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn senders_are_remembered_for_a_while_and_do_not_pile_up() {
+        let mut senders = Senders::default();
+        let id = MessageId { epoch: 1, seq: 1 };
+        senders.stored(&draft("s", 1), id, 0);
+        assert_eq!(senders.turn(&draft("s", 1), age_ms() - 1), (Turn::Again, Some(id)));
+        assert_eq!(senders.turn(&draft("s", 1), age_ms()), (Turn::Next, None));
+        assert_eq!(senders.turn(&draft("t", 1), 0), (Turn::Next, None));
+        for n in 0..50_000 {
+            senders.stored(&draft(&n.to_string(), 1), id, n * age_ms() / 1000);
+            assert!(senders.last.len() <= 3000);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One client's side of the protocol: its frames become commands, answers go to its connection.
+
+use super::Service;
+use crate::{
+    broadcaster::{Counted, Draft, PublishError},
+    hub::{Attached, Connection, Receive},
+    protocol::{Command, ErrorCode, Event, Frame, MessageId, Publish, Refusal, RoomName},
+    telemetry::trace::{self, TraceContext},
+};
+
+/// What a refused publish is told to wait.
+const RETRY_AFTER_MS: u64 = 1000;
+
+/// See the module.
+pub(super) struct Socket<'a> {
+    service: &'a Service,
+    connection: &'a Connection,
+    attached: &'a Attached,
+    /// Of the path: where a frame without a room goes.
+    room: RoomName,
+    /// Of the upgrade request; a message's own goes before it.
+    trace: Option<TraceContext>,
+    /// As the client calls itself when it counts; given once.
+    sender: Option<String>,
+    messages: u64,
+}
+
+impl Receive for &mut Socket<'_> {
+    async fn receive(&mut self, text: &str) {
+        if self.messages == 0 {
+            self.attached.joined().await;
+        }
+        self.messages += 1;
+        self.service.metrics.messages_in.inc();
+        let answer = match Command::decode(text) {
+            Ok(Command::Ping { reference }) => Ok(Some(Event::Pong { r#ref: reference.as_deref() }.frame())),
+            // Boxed: an idle connection should not carry the room for it.
+            Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
+            Err(refusal) => Err(refusal),
+        };
+        let answer = answer.unwrap_or_else(|refusal| {
+            self.service.metrics.refusal(refusal.code).inc();
+            Some(refusal.frame())
+        });
+        if let Some(frame) = answer {
+            self.connection.send(&frame);
+        }
+    }
+}
+
+impl<'a> Socket<'a> {
+    pub(super) fn new(
+        service: &'a Service,
+        connection: &'a Connection,
+        attached: &'a Attached,
+        room: RoomName,
+        trace: Option<TraceContext>,
+    ) -> Self {
+        Self { service, connection, attached, room, trace, sender: None, messages: 0 }
+    }
+
+    /// Frames so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    async fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<Frame>, Refusal> {
+        let reference = publish.reference.as_deref();
+        let refuse = |code, message: String| Refusal::new(code, message, reference);
+        let room = publish.room.clone().unwrap_or_else(|| self.room.clone());
+        if room != self.room && room.as_str() != RoomName::LOBBY {
+            let message = format!("this socket is in `{}` and the lobby only: open one in `{room}`", self.room);
+            return Err(refuse(ErrorCode::NotSubscribed, message));
+        }
+        let counted = self.counted(publish).map_err(|message| refuse(ErrorCode::InvalidMessage, message.into()))?;
+        let n = publish.count.map(|count| count.n);
+        match self.append(publish, room, counted).await {
+            Ok(id) if reference.is_some() || n.is_some() => Ok(Some(Event::Ack { r#ref: reference, n, id }.frame())),
+            Ok(_) => Ok(None),
+            Err(error) => Err(not_stored(&error, reference, n)),
+        }
+    }
+
+    /// The sender is said once per connection, before or with its first counted message.
+    fn counted(&mut self, publish: &Publish<'_>) -> Result<Option<Counted>, &'static str> {
+        match (&self.sender, publish.sender.as_deref()) {
+            (Some(known), Some(said)) if known != said => {
+                return Err("`sender` is another one than before: one per socket");
+            }
+            (None, Some(said)) => self.sender = Some(said.to_owned()),
+            _ => {}
+        }
+        match (&self.sender, publish.count) {
+            (_, None) => Ok(None),
+            (Some(sender), Some(count)) => Ok(Some(Counted { sender: sender.clone(), count })),
+            (None, Some(_)) => Err("`n` counts a sender's messages: give `sender` once before or with it"),
+        }
+    }
+
+    /// Hands the message to the hub. If it is traced, a producer span goes around that and its context along.
+    async fn append(
+        &self,
+        publish: &Publish<'_>,
+        room: RoomName,
+        counted: Option<Counted>,
+    ) -> Result<Option<MessageId>, PublishError> {
+        let own: Option<TraceContext> = publish.traceparent.as_deref().and_then(|text| text.parse().ok());
+        let received = self.service.tracing.receive(own.as_ref().or(self.trace.as_ref()), &room);
+        let span = trace::publish(&received, &room, self.service.hub.broadcaster().system());
+        let draft = Draft {
+            room,
+            kind: publish.kind.clone().into_owned(),
+            client: self.connection.id(),
+            user: self.connection.user().cloned(),
+            payload: publish.payload.to_owned(),
+            counted,
+            trace: trace::context_of(&span),
+        };
+        let timer = self.service.metrics.publish_seconds.start_timer();
+        let result = self.service.hub.publish(draft).await;
+        timer.observe_duration();
+        match &result {
+            Ok(Some(id)) => trace::published(&span, *id),
+            Ok(None) => {}
+            Err(error) => trace::failed(&span, error.outcome().as_str()),
+        }
+        result
+    }
+}
+
+/// Why the log did not take a message, for its sender.
+fn not_stored(error: &PublishError, reference: Option<&str>, n: Option<u64>) -> Refusal {
+    let mut refusal = match error {
+        PublishError::Gap { last_n } => {
+            let mut refusal = Refusal::new(ErrorCode::Gap, error.to_string(), reference);
+            refusal.last_n = Some(*last_n);
+            refusal
+        }
+        PublishError::Refused | PublishError::Unknown => {
+            let mut refusal = Refusal::new(ErrorCode::Unavailable, error.to_string(), reference);
+            refusal.outcome = Some(error.outcome());
+            refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+            refusal
+        }
+    };
+    refusal.n = n;
+    refusal
+}
