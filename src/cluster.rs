@@ -137,7 +137,7 @@ impl Cluster {
         let pod = self.pod.name.clone().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{pod}.")),
+                generate_name: Some(format!("{pod}-")),
                 namespace: self.pod.namespace.clone(),
                 ..ObjectMeta::default()
             },

@@ -111,7 +111,7 @@ async fn a_drain_is_told_about_this_pod() {
     let regarding =
         json!({"apiVersion": "v1", "kind": "Pod", "namespace": "talk", "name": "chat-api-7d9c-x2x", "uid": "6f7c"});
     assert_eq!(started["regarding"], regarding);
-    assert_eq!(started["metadata"], json!({"generateName": "chat-api-7d9c-x2x.", "namespace": "talk"}));
+    assert_eq!(started["metadata"], json!({"generateName": "chat-api-7d9c-x2x-", "namespace": "talk"}));
     let of = |event: &Value, key: &str| event[key].as_str().unwrap().to_owned();
     assert_eq!(
         [of(&started, "reason"), of(&started, "type"), of(&started, "action")],

@@ -37,7 +37,7 @@ cleanup() {
   if [ $status -ne 0 ]; then
     k get pods -o wide || true
     k get events --sort-by=.lastTimestamp | tail -n 20 || true
-    k logs -l app.kubernetes.io/component=server --tail=20 --prefix || true
+    k logs -l app.kubernetes.io/component=server --tail=20 --prefix | grep -v connected || true
   fi
   helm --namespace "$namespace" uninstall chat --wait >/dev/null 2>&1 || true
   kubectl delete namespace "$namespace" --wait=false >/dev/null 2>&1 || true
