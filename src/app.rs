@@ -26,6 +26,7 @@ use crate::{
     http::{self, Service, health, listener},
     hub::{ConnectionLimits, Drained, Hub},
     metrics::Metrics,
+    protocol::ClientId,
     shutdown::{Readiness, Signals, Tasks},
     telemetry::trace::Tracing,
 };
@@ -61,6 +62,9 @@ impl App {
             authenticator,
             origins: config.server.origins.clone(),
             limits: ConnectionLimits::new(&config.limits),
+            rooms_max: config.limits.rooms,
+            heartbeat: config.limits.heartbeat,
+            node: config.kubernetes.pod_name.clone().unwrap_or_else(|| ClientId::random().to_string()),
             connections_max: usize::try_from(config.limits.max_connections()).unwrap_or(usize::MAX),
             accepting: AtomicBool::new(true),
             tasks: tasks.clone(),

@@ -113,6 +113,8 @@ pub struct Limits {
     /// How often a quiet connection is pinged; silent for two of these, it is closed with 4408.
     #[serde(with = "value::duration")]
     pub heartbeat: Duration,
+    /// The rooms that one session may be in at a time, the lobby and the path's room among them.
+    pub rooms: usize,
     /// Connections of this node; unset: see [`Limits::max_connections`].
     pub connections: Option<u64>,
 }
@@ -124,6 +126,7 @@ impl Default for Limits {
             outbox_bytes: 256 << 10,
             outbox_age: Duration::from_secs(10),
             heartbeat: Duration::from_secs(25),
+            rooms: 100,
             connections: None,
         }
     }

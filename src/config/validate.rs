@@ -108,6 +108,7 @@ impl Rules {
         self.positive(limits.outbox_age, "limits.outbox_age");
         let beats = Duration::from_millis(200)..=Duration::from_secs(60 * 60);
         self.require(beats.contains(&limits.heartbeat), "limits.heartbeat", "200ms to 1h");
+        self.require((2..=10_000).contains(&limits.rooms), "limits.rooms", "2 to 10000");
         let connections = limits.connections.unwrap_or(1);
         self.require((1..=10_000_000).contains(&connections), "limits.connections", "1 to 10000000, or unset");
     }

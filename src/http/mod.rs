@@ -9,7 +9,10 @@ mod page;
 mod socket;
 mod ws;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -38,6 +41,12 @@ pub struct Service {
     pub origins: Vec<String>,
     /// Of one connection.
     pub limits: ConnectionLimits,
+    /// Most rooms of one session.
+    pub rooms_max: usize,
+    /// How often connections are pinged.
+    pub heartbeat: Duration,
+    /// Who this is, for clients.
+    pub node: String,
     /// Of the node.
     pub connections_max: usize,
     /// Upgrades are taken; false from the end of `drain.delay` on.

@@ -4,7 +4,7 @@ use super::Service;
 use crate::{
     broadcaster::{Counted, Draft, PublishError},
     hub::{Attached, Connection, Receive},
-    protocol::{Command, ErrorCode, Event, Frame, MessageId, Publish, Refusal, RoomName},
+    protocol::{Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName},
     telemetry::trace::{self, TraceContext},
 };
 
@@ -20,6 +20,8 @@ pub(super) struct Socket<'a> {
     room: RoomName,
     /// Of the upgrade request; a message's own goes before it.
     trace: Option<TraceContext>,
+    /// Most rooms at one time.
+    rooms_max: usize,
     /// As the client calls itself when it counts; given once.
     sender: Option<String>,
     messages: u64,
@@ -36,14 +38,14 @@ impl Receive for &mut Socket<'_> {
             Ok(Command::Ping { reference }) => Ok(Some(Event::Pong { r#ref: reference.as_deref() }.frame())),
             // Boxed: an idle connection should not carry the room for it.
             Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
+            Ok(Command::Subscribe { rooms, reference }) => Box::pin(self.subscribe(rooms, reference.as_deref())).await,
+            Ok(Command::Unsubscribe { room, reference }) => self.unsubscribe(&room, reference.as_deref()),
             Err(refusal) => Err(refusal),
         };
-        let answer = answer.unwrap_or_else(|refusal| {
-            self.service.metrics.refusal(refusal.code).inc();
-            Some(refusal.frame())
-        });
-        if let Some(frame) = answer {
-            self.connection.send(&frame);
+        match answer {
+            Ok(Some(frame)) => self.connection.send(&frame),
+            Ok(None) => {}
+            Err(refusal) => self.refuse(&refusal),
         }
     }
 }
@@ -56,7 +58,52 @@ impl<'a> Socket<'a> {
         room: RoomName,
         trace: Option<TraceContext>,
     ) -> Self {
-        Self { service, connection, attached, room, trace, sender: None, messages: 0 }
+        let rooms_max = service.rooms_max;
+        Self { service, connection, attached, room, trace, rooms_max, sender: None, messages: 0 }
+    }
+
+    fn refuse(&self, refusal: &Refusal) {
+        self.service.metrics.refusal(refusal.code).inc();
+        self.connection.send(&refusal.frame());
+    }
+
+    /// What only a session may ask for.
+    fn for_sessions(&self, what: &str, reference: Option<&str>) -> Result<(), Refusal> {
+        if self.connection.is_session() {
+            return Ok(());
+        }
+        let message = format!("a plain socket cannot `{what}`: open a session with the subprotocol `chat.v1`");
+        Err(Refusal::new(ErrorCode::InvalidMessage, message, reference))
+    }
+
+    /// Joins one room after the other; each is answered by itself.
+    async fn subscribe(
+        &self,
+        rooms: Vec<(RoomName, Option<MessageId>)>,
+        reference: Option<&str>,
+    ) -> Result<Option<Frame>, Refusal> {
+        self.for_sessions("subscribe", reference)?;
+        for (room, after) in rooms {
+            if !self.attached.is_in(&room) && self.attached.room_count() >= self.rooms_max {
+                let message = format!("`{room}` would be one room too many: at most {} at a time", self.rooms_max);
+                self.refuse(&Refusal::new(ErrorCode::TooManyRooms, message, reference));
+            } else if let Err(error) = self.attached.subscribe(&room, after, reference).await {
+                let mut refusal = Refusal::new(ErrorCode::Unavailable, format!("`{room}`: {error}"), reference);
+                refusal.outcome = Some(Outcome::Refused);
+                refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+                self.refuse(&refusal);
+            }
+        }
+        Ok(None)
+    }
+
+    fn unsubscribe(&self, room: &RoomName, reference: Option<&str>) -> Result<Option<Frame>, Refusal> {
+        self.for_sessions("unsubscribe", reference)?;
+        if self.attached.unsubscribe(room) {
+            return Ok(Some(Event::Unsubscribed { room: room.as_str(), r#ref: reference }.frame()));
+        }
+        let message = format!("this session is not in `{room}`");
+        Err(Refusal::new(ErrorCode::NotSubscribed, message, reference))
     }
 
     /// Frames so far.
@@ -68,8 +115,12 @@ impl<'a> Socket<'a> {
         let reference = publish.reference.as_deref();
         let refuse = |code, message: String| Refusal::new(code, message, reference);
         let room = publish.room.clone().unwrap_or_else(|| self.room.clone());
-        if room != self.room && room.as_str() != RoomName::LOBBY {
-            let message = format!("this socket is in `{}` and the lobby only: open one in `{room}`", self.room);
+        if !self.attached.is_in(&room) {
+            let message = if self.connection.is_session() {
+                format!("this session is not in `{room}`: subscribe first")
+            } else {
+                format!("this socket is in `{}` and the lobby only: open one in `{room}`", self.room)
+            };
             return Err(refuse(ErrorCode::NotSubscribed, message));
         }
         let counted = self.counted(publish).map_err(|message| refuse(ErrorCode::InvalidMessage, message.into()))?;

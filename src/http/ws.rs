@@ -27,12 +27,13 @@ use super::{Problem, Service, origin, socket::Socket};
 use crate::{
     auth::{self, Identity, Offer},
     hub::{Connection, Ending},
-    protocol::{ClientId, MessageId, RoomName, UserId},
+    protocol::{ClientId, Event, Frame, Limits, MessageId, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
-/// The only kind of socket there is so far.
+/// The kinds of sockets: messages and answers only; or many rooms, and told of everything.
 const PLAIN: &str = "chat.plain";
+const SESSION: &str = "chat.v1";
 /// What a refused upgrade is told to wait, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -53,7 +54,7 @@ pub(super) struct Resume {
     tag = "WebSocket",
     params(
         ("after" = Option<String>, Query, description = "Id of the last message the client has; what followed it is sent first"),
-        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain`, and for browsers a second one, `bearer.<jwt>`"),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain` (the default) or `chat.v1`; browsers add their token as a second one, `bearer.<jwt>`"),
     ),
     responses(
         (status = 101, description = "Switching protocols: the socket is open"),
@@ -79,7 +80,7 @@ pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request)
     params(
         ("room" = String, Path, description = "The room", pattern = "^[A-Za-z0-9_.-]{1,128}$", example = "general"),
         ("after" = Option<String>, Query, description = "Id of the last message the client has; what followed it is sent first"),
-        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain`, and for browsers a second one, `bearer.<jwt>`"),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain` (the default) or `chat.v1`; browsers add their token as a second one, `bearer.<jwt>`"),
     ),
     responses(
         (status = 101, description = "Switching protocols: the socket is open"),
@@ -114,6 +115,7 @@ fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Req
 /// What a client was let in as.
 struct Admission {
     client: ClientId,
+    session: bool,
     identity: Option<Identity>,
     room: RoomName,
     after: Option<MessageId>,
@@ -141,7 +143,8 @@ fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Resu
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     let trace = traceparent(headers);
-    let admission = Admission { client: ClientId::random(), identity, room, after, trace };
+    let session = protocol == Some(SESSION);
+    let admission = Admission { client: ClientId::random(), session, identity, room, after, trace };
     let socket = hyper::upgrade::on(&mut request);
     service.tasks.spawn(open(service.clone(), socket, admission));
     Ok(response)
@@ -173,15 +176,19 @@ fn authenticate(service: &Service, offer: &Offer) -> Result<Option<Identity>, Pr
 /// The subprotocol to answer with.
 fn negotiate(offer: &Offer) -> Result<Option<&'static str>, Problem> {
     let refuse = |detail: &str| Err(Problem::new(StatusCode::BAD_REQUEST, "protocol", detail));
-    if offer.protocols.iter().any(|protocol| protocol == PLAIN) {
-        return Ok(Some(PLAIN));
+    let known = |offered: &String| [PLAIN, SESSION].into_iter().find(|kind| kind == offered);
+    if let Some(kind) = offer.protocols.iter().find_map(known) {
+        return Ok(Some(kind));
     }
     if offer.bearer_only {
         return refuse(
-            "offer `chat.plain` beside `bearer.<jwt>`: a browser drops a socket whose offer was not answered",
+            "offer `chat.v1` or `chat.plain` beside `bearer.<jwt>`: a browser drops a socket whose offer was not answered",
         );
     }
-    if offer.protocols.is_empty() { Ok(None) } else { refuse("the only subprotocol is `chat.plain`; or offer none") }
+    if offer.protocols.is_empty() {
+        return Ok(None);
+    }
+    refuse("the subprotocols are `chat.v1` and `chat.plain`; or offer none")
 }
 
 fn position(request: &Request) -> Result<Option<MessageId>, Problem> {
@@ -215,7 +222,7 @@ fn take(service: &Service, upgraded: Upgraded, admission: &Admission) -> Result<
         Some(identity) => (Some(identity.user.clone()), Some(identity.expires_at.saturating_add(auth::LEEWAY))),
         None => (None, None),
     };
-    Connection::new(parts.io.into_inner(), admission.client, user, expires_at, service.limits)
+    Connection::new(parts.io.into_inner(), admission.client, user, expires_at, admission.session, service.limits)
         .map(|connection| (connection, leftover))
         .map_err(|error| error.to_string())
 }
@@ -233,7 +240,8 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     let attached = service.hub.attach(connection.clone(), rooms);
     let mut socket = Socket::new(service, &connection, &attached, room.clone(), trace);
     let joined = async {
-        Box::pin(attached.join(after)).await; // boxed: its memory is given back once the rooms are joined
+        let welcome = |rooms: &[(RoomName, MessageId)]| welcome(service, &connection, rooms);
+        Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
         pending::<Infallible>().await
     };
     let running = async {
@@ -253,4 +261,17 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     service.metrics.closed(code).inc();
     let seconds = opened.elapsed().as_secs_f64();
     tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
+}
+
+/// A session's first frame.
+fn welcome(service: &Service, connection: &Connection, rooms: &[(RoomName, MessageId)]) -> Frame {
+    let welcome = Event::Welcome {
+        client_id: connection.id(),
+        from: connection.user().map(UserId::as_str),
+        node: &service.node,
+        heartbeat_ms: u64::try_from(service.heartbeat.as_millis()).unwrap_or(u64::MAX),
+        limits: Limits { message_bytes: service.limits.message_bytes(), rooms: service.rooms_max },
+        rooms: rooms.iter().map(|(room, id)| (room.as_str(), *id)).collect(),
+    };
+    welcome.frame()
 }

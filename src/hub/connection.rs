@@ -59,6 +59,12 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
+    /// Longest message, in bytes.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
     /// As configured.
     #[must_use]
     pub fn new(limits: &config::Limits) -> Self {
@@ -89,6 +95,8 @@ pub struct Connection {
     user: Option<UserId>,
     /// Seconds since 1970; absent: never.
     expires_at: Option<u64>,
+    /// A session (`chat.v1`) rather than a plain socket.
+    session: bool,
     socket: TcpStream,
     limits: ConnectionLimits,
     outbox: Mutex<Outbox>,
@@ -110,15 +118,17 @@ impl Connection {
         id: ClientId,
         user: Option<UserId>,
         expires_at: Option<u64>,
+        session: bool,
         limits: ConnectionLimits,
     ) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-        let outbox = Mutex::new(Outbox::new());
+        let outbox = Mutex::new(Outbox::new(session));
         Ok(Self {
             id,
             user,
             expires_at,
+            session,
             socket,
             limits,
             outbox,
@@ -140,6 +150,12 @@ impl Connection {
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// Whether it is a session.
+    #[must_use]
+    pub fn is_session(&self) -> bool {
+        self.session
     }
 
     /// Whether it still takes frames.

@@ -28,12 +28,12 @@ use tokio::{
 use self::room::{Batch, INLINE, Room, Scratch, Work};
 pub use self::{
     connection::{Connection, ConnectionLimits, Ending, Receive},
-    join::Attached,
+    join::{Attached, JoinError},
 };
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError},
     metrics::Metrics,
-    protocol::{ClientId, Close, MessageId, RoomName},
+    protocol::{ClientId, Close, Event, MessageId, RoomName},
     shutdown::{Readiness, Tasks},
     telemetry::trace,
 };
@@ -334,12 +334,19 @@ impl Hub {
         }
     }
 
-    /// The log does not have the members' position any more: they come back and read what it has.
+    /// The log does not have the members' position any more: sessions are told, plain sockets come back and read what it has.
     fn reset(&self, room: &Room, top: MessageId) {
         self.metrics.resets.inc();
         let everybody = room.reset(top);
         tracing::warn!(room = %room.name, connections = everybody.len(), "the room's log has lost its position; its members start over");
-        everybody.iter().for_each(|connection| connection.close(restart(RESET_SPREAD_MS)));
+        let subscribed = Event::Subscribed { room: room.name.as_str(), id: top, recovered: false, r#ref: None }.frame();
+        for connection in everybody {
+            if connection.is_session() {
+                connection.send(&subscribed);
+            } else {
+                connection.close(restart(RESET_SPREAD_MS));
+            }
+        }
     }
 }
 

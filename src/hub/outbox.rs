@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::protocol::{Close, Frame};
+use crate::protocol::{Close, Event, Frame};
 
 /// Longest wait for a peer to take what is left once its socket is closing.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -66,11 +66,13 @@ pub(super) struct Outbox {
     phase: Phase,
     /// Why we close, once we do.
     close: Option<Close>,
+    /// The peer is told more than the close frame says.
+    session: bool,
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, begun: false, phase: Phase::Open, close: None }
+    pub(super) fn new(session: bool) -> Self {
+        Self { queue: VecDeque::new(), bytes: 0, begun: false, phase: Phase::Open, close: None, session }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -142,6 +144,12 @@ impl Outbox {
             self.bytes = self.queue.iter().map(|waiting| waiting.bytes.len()).sum();
         }
         self.close = Some(close);
+        if let Close::Restart { after_ms } = close
+            && self.session
+        {
+            // Queued together they leave in one write.
+            self.push(Event::Reconnect { after_ms }.frame().bytes().clone(), false);
+        }
         self.push(Frame::close(close).bytes().clone(), false);
         self.phase = Phase::Closing { until: Instant::now() + CLOSE_PATIENCE };
         true

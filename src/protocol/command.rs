@@ -1,11 +1,11 @@
 //! What a client sends: one text frame, decoded into a [`Command`] or a [`Refusal`].
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{ErrorCode, Event, Frame, Outcome, RoomName, payload};
+use super::{ErrorCode, Event, Frame, MessageId, Outcome, RoomName, payload};
 
 /// Longest `type`, in bytes.
 const LONGEST_KIND: usize = 64;
@@ -37,6 +37,20 @@ const RESERVED: [&str; 13] = [
 pub enum Command<'a> {
     /// Append a message to a room's log.
     Publish(Publish<'a>),
+    /// Join rooms, each from a position on, if given.
+    Subscribe {
+        /// At least one.
+        rooms: Vec<(RoomName, Option<MessageId>)>,
+        /// Echoed.
+        reference: Option<Cow<'a, str>>,
+    },
+    /// Leave a room.
+    Unsubscribe {
+        /// Which.
+        room: RoomName,
+        /// Echoed.
+        reference: Option<Cow<'a, str>>,
+    },
     /// Ask for a `pong`.
     Ping {
         /// Echoed.
@@ -136,6 +150,10 @@ struct Wire<'a> {
     n: Option<u64>,
     #[serde(default)]
     base: Option<u64>,
+    #[serde(borrow, default)]
+    after: Option<Cow<'a, str>>,
+    #[serde(default)]
+    rooms: Option<BTreeMap<String, String>>,
 }
 
 /// Keeps `"payload":null` apart from no payload.
@@ -155,10 +173,8 @@ impl<'a> Command<'a> {
         }
         match wire.kind.as_deref() {
             Some("ping") => wire.ping(),
-            Some(kind @ ("subscribe" | "unsubscribe" | "auth")) => {
-                let message = format!("a plain socket cannot `{kind}`: its rooms are those of its path");
-                Err(refuse(ErrorCode::InvalidMessage, message))
-            }
+            Some("subscribe") => wire.subscribe(),
+            Some("unsubscribe") => wire.unsubscribe(),
             Some(kind) if RESERVED.contains(&kind) || kind.starts_with("chat_") => {
                 let message = format!("type `{}` is the server's own: use another word", shown(kind));
                 Err(refuse(ErrorCode::ReservedType, message))
@@ -193,18 +209,61 @@ impl<'a> Wire<'a> {
         })
     }
 
-    fn ping(self) -> Result<Command<'a>, Refusal> {
+    /// Whether the frame has something that only a message has.
+    fn has_message(&self) -> bool {
         let counted = self.sender.is_some() || self.n.is_some() || self.base.is_some();
-        if self.room.is_some() || self.payload.is_some() || self.traceparent.is_some() || counted {
-            let message = "`ping` takes no field but `ref`";
-            return Err(Refusal::new(ErrorCode::InvalidMessage, message, self.reference.as_deref()));
+        self.payload.is_some() || self.traceparent.is_some() || counted
+    }
+
+    fn invalid(&self, message: impl Into<String>) -> Refusal {
+        Refusal::new(ErrorCode::InvalidMessage, message, self.reference.as_deref())
+    }
+
+    fn room_name(&self, name: &str) -> Result<RoomName, Refusal> {
+        RoomName::new(name)
+            .map_err(|error| Refusal::new(ErrorCode::InvalidRoom, error.to_string(), self.reference.as_deref()))
+    }
+
+    fn ping(self) -> Result<Command<'a>, Refusal> {
+        if self.has_message() || self.room.is_some() || self.after.is_some() || self.rooms.is_some() {
+            return Err(self.invalid("`ping` takes no field but `ref`"));
         }
         Ok(Command::Ping { reference: self.reference })
+    }
+
+    fn subscribe(self) -> Result<Command<'a>, Refusal> {
+        if self.has_message() {
+            return Err(self.invalid("`subscribe` takes `room` and `after`, or `rooms`, and `ref`"));
+        }
+        let position = |text: &str| match text {
+            "" => Ok(None),
+            id => id.parse().map(Some).map_err(|error| self.invalid(format!("`after`: {error}"))),
+        };
+        let rooms = match (&self.room, &self.after, &self.rooms) {
+            (Some(room), after, None) => vec![(self.room_name(room)?, position(after.as_deref().unwrap_or_default())?)],
+            (None, None, Some(rooms)) if !rooms.is_empty() => rooms
+                .iter()
+                .map(|(room, after)| Ok((self.room_name(room)?, position(after)?)))
+                .collect::<Result<_, Refusal>>()?,
+            _ => return Err(self.invalid("`subscribe` names a `room`, or `rooms` with a position or \"\" for each")),
+        };
+        Ok(Command::Subscribe { rooms, reference: self.reference })
+    }
+
+    fn unsubscribe(self) -> Result<Command<'a>, Refusal> {
+        if self.has_message() || self.after.is_some() || self.rooms.is_some() {
+            return Err(self.invalid("`unsubscribe` takes `room` and `ref`"));
+        }
+        let room = self.room.as_deref().ok_or_else(|| self.invalid("`unsubscribe` names the `room` to leave"))?;
+        Ok(Command::Unsubscribe { room: self.room_name(room)?, reference: self.reference })
     }
 
     fn publish(self) -> Result<Command<'a>, Refusal> {
         let refuse = |code, message: String| Refusal::new(code, message, self.reference.as_deref());
         let invalid = |message: String| refuse(ErrorCode::InvalidMessage, message);
+        if self.after.is_some() || self.rooms.is_some() {
+            return Err(invalid("`after` and `rooms` belong to `subscribe`".into()));
+        }
         let payload =
             self.payload.ok_or_else(|| invalid("`payload` is missing: it holds the message, as any JSON".into()))?;
         payload::check(payload.get()).map_err(|error| invalid(error.to_string()))?;
@@ -294,7 +353,15 @@ mod tests {
             (r#"{"payload":1,"colour":2}"#, InvalidMessage),
             (r#"{"type":7,"payload":1}"#, InvalidMessage),
             (r#"{"type":"Chat","payload":1}"#, InvalidMessage),
-            (r#"{"type":"subscribe","room":"x"}"#, InvalidMessage),
+            (r#"{"type":"subscribe"}"#, InvalidMessage),
+            (r#"{"type":"subscribe","rooms":{}}"#, InvalidMessage),
+            (r#"{"type":"subscribe","room":"x","rooms":{"y":""}}"#, InvalidMessage),
+            (r#"{"type":"subscribe","room":"x","after":"yesterday"}"#, InvalidMessage),
+            (r#"{"type":"subscribe","room":"x","payload":1}"#, InvalidMessage),
+            (r#"{"type":"subscribe","rooms":{"a b":""}}"#, InvalidRoom),
+            (r#"{"type":"unsubscribe"}"#, InvalidMessage),
+            (r#"{"payload":1,"after":"0-0"}"#, InvalidMessage),
+            (r#"{"type":"auth","payload":1}"#, ReservedType),
             (r#"{"type":"ping","payload":1}"#, InvalidMessage),
             (r#"{"payload":"\ud800"}"#, InvalidMessage),
             (r#"{"payload":1,"n":0}"#, InvalidMessage),

@@ -1,10 +1,12 @@
 //! What the server sends: messages and answers.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{Frame, MessageId, RoomName};
+use super::{ClientId, Frame, MessageId, RoomName};
 
 /// The closed list of error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -20,6 +22,8 @@ pub enum ErrorCode {
     InvalidRoom,
     /// The socket is not in that room.
     NotSubscribed,
+    /// The session holds as many rooms as it may.
+    TooManyRooms,
     /// The log could not take it; see `outcome`.
     Unavailable,
     /// Messages before this one never arrived; see `last_n`.
@@ -28,12 +32,13 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// One of each.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::InvalidJson,
         Self::InvalidMessage,
         Self::ReservedType,
         Self::InvalidRoom,
         Self::NotSubscribed,
+        Self::TooManyRooms,
         Self::Unavailable,
         Self::Gap,
     ];
@@ -47,6 +52,7 @@ impl ErrorCode {
             Self::ReservedType => "reserved_type",
             Self::InvalidRoom => "invalid_room",
             Self::NotSubscribed => "not_subscribed",
+            Self::TooManyRooms => "too_many_rooms",
             Self::Unavailable => "unavailable",
             Self::Gap => "gap",
         }
@@ -182,12 +188,62 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         last_n: Option<u64>,
     },
+    /// The first frame of a session.
+    Welcome {
+        /// The connection's id, as in its messages.
+        client_id: ClientId,
+        /// Who the token speaks for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<&'a str>,
+        /// The node that holds the socket, for support.
+        node: &'a str,
+        /// How often the server pings, and a quiet client should.
+        heartbeat_ms: u64,
+        /// What a client has to keep to.
+        limits: Limits,
+        /// The rooms the session is in, and where live begins in each.
+        rooms: BTreeMap<&'a str, MessageId>,
+    },
+    /// The session is in a room.
+    Subscribed {
+        /// Which.
+        room: &'a str,
+        /// Where live begins.
+        id: MessageId,
+        /// What follows continues exactly after the position asked for; if not, start over from history.
+        recovered: bool,
+        /// Echoed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r#ref: Option<&'a str>,
+    },
+    /// The session is not in a room any more.
+    Unsubscribed {
+        /// Which.
+        room: &'a str,
+        /// Echoed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r#ref: Option<&'a str>,
+    },
+    /// Before a close 1012: when to come back.
+    Reconnect {
+        /// Milliseconds.
+        after_ms: u64,
+    },
     /// The answer to an application's `ping`.
     Pong {
         /// Echoed.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
     },
+}
+
+/// What a session is told of its limits.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Limits {
+    /// Longest text frame.
+    pub message_bytes: usize,
+    /// Most rooms at one time.
+    pub rooms: usize,
 }
 
 impl Event<'_> {

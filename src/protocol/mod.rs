@@ -11,6 +11,6 @@ mod payload;
 
 pub use close::Close;
 pub use command::{Command, Count, Publish, Refusal};
-pub use event::{ErrorCode, Event, Message, Outcome};
+pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};

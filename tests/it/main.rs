@@ -18,6 +18,7 @@ mod operations;
 mod page;
 mod redis_loss;
 mod resume;
+mod session;
 mod socket;
 mod support;
 mod tracing;

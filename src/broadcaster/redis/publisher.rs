@@ -23,6 +23,8 @@ use crate::{
 
 /// Messages that may wait for one task; the next is refused.
 const QUEUE: usize = 1024;
+/// How long a connection is trusted without a look at it.
+const QUIET: Duration = Duration::from_secs(1);
 /// Most messages in one pipeline.
 const BATCH: usize = 64;
 
@@ -86,8 +88,9 @@ struct Worker {
     pool: Pool,
     keys: Keys,
     retention: Retention,
-    /// Checked out once and kept: asking the pool costs a round trip.
-    connection: Option<Connection>,
+    /// Kept while it is in use: asking the pool costs a round trip. After a quiet moment that round trip is worth it: what is sent into a
+    /// connection that died meanwhile has an unknown outcome.
+    connection: Option<(Connection, Instant)>,
 }
 
 impl Worker {
@@ -147,7 +150,7 @@ impl Worker {
                 }
             }
         }
-        self.connection = Some(connection);
+        self.connection = Some((connection, Instant::now()));
         results.into_iter().map(|reply| reply.map_or_else(|error| Err(failure(&error)), outcome)).collect()
     }
 
@@ -187,7 +190,9 @@ impl Worker {
     }
 
     async fn connect(&mut self) -> Option<Connection> {
-        if let Some(connection) = self.connection.take() {
+        if let Some((connection, used)) = self.connection.take()
+            && used.elapsed() < QUIET
+        {
             return Some(connection);
         }
         match self.pool.get().await {
