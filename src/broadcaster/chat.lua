@@ -59,16 +59,29 @@ local function publish(keys, args)
   return { 'ok', id }
 end
 
--- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return.
+-- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return,
+-- and 'after' or 'before' (with seq 0: the newest).
 -- Returns the last position, the one up to which the entries go, 1 if they follow the given one exactly (else they begin with the oldest
--- kept), and the entries.
+-- kept; before a position: nothing), and the entries, oldest first.
 local function read(keys, args)
   local log, meta = keys[1], keys[2]
-  local after_epoch, after_seq, limit = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
+  local after_epoch, after_seq, limit, direction = tonumber(args[1]), tonumber(args[2]), tonumber(args[3]), args[4]
   local known = redis.call('HMGET', meta, 'e', 's')
   local epoch, seq = tonumber(known[1]), tonumber(known[2])
   if not (epoch and seq) then
     return { START, START, after_seq == 0 and 1 or 0, {} }
+  end
+  if direction == 'before' then
+    local newest = after_seq == 0
+    local known_position = newest or after_epoch == epoch and after_seq <= seq + 1
+    local entries = {}
+    if known_position and limit > 0 then
+      local found = redis.call('XREVRANGE', log, newest and '+' or number(after_seq - 1) .. '-0', '-', 'COUNT', limit)
+      for index = #found, 1, -1 do
+        entries[#entries + 1] = found[index][2][2]
+      end
+    end
+    return { position(epoch, seq), position(epoch, seq), known_position and 1 or 0, entries }
   end
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or seq + 1

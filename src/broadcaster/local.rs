@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{Draft, Outlet, Page, Publication, PublishError, Turn, senders::Senders};
+use super::{Draft, Outlet, Page, Publication, PublishError, Stretch, Turn, senders::Senders};
 use crate::{
     config,
     protocol::{Message, MessageId, RoomName, UserId},
@@ -87,10 +87,14 @@ impl Local {
         }
     }
 
-    pub(super) fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Page {
+    pub(super) fn read(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Page {
         let mut logs = self.logs.lock();
         self.trim(&mut logs, Timestamp::now().as_millisecond());
-        logs.read(room, after, limit)
+        match stretch {
+            Stretch::After(after) => logs.read(room, after, limit),
+            Stretch::Before(before) => logs.read_back(room, Some(before), limit),
+            Stretch::Newest => logs.read_back(room, None, limit),
+        }
     }
 
     fn trim(&self, logs: &mut Logs, now_ms: i64) {
@@ -227,6 +231,20 @@ impl Logs {
         let through = publications.last().map_or(log.top, |publication| publication.id);
         Page { publications, continuous, through, top: log.top }
     }
+
+    /// What comes before a position, or is the newest.
+    fn read_back(&self, room: &RoomName, before: Option<MessageId>, limit: usize) -> Page {
+        let top = self.rooms.get(room).map_or(MessageId::START, |log| log.top);
+        let end = before.map_or(top.seq + 1, |before| before.seq);
+        let continuous = before.is_none_or(|before| before.epoch == top.epoch && before.seq <= top.seq + 1);
+        let mut publications = Vec::new();
+        if let Some(log) = self.rooms.get(room).filter(|_| continuous) {
+            let entries = log.entries.iter().rev().map(|entry| &entry.publication);
+            publications.extend(entries.skip_while(|entry| entry.id.seq >= end).take(limit).cloned());
+            publications.reverse();
+        }
+        Page { publications, continuous, through: top, top }
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +305,18 @@ mod tests {
         for never in [MessageId { epoch: 5, seq: 9 }, MessageId { epoch: 4, seq: 2 }] {
             assert!(!logs.read(&room, never, 9).continuous, "{never}");
         }
+    }
+
+    #[test]
+    fn history_is_read_backwards_too() {
+        let (mut logs, room) = (logs(4, usize::MAX), draft("r").room);
+        assert!(logs.read_back(&room, None, 9).publications.is_empty());
+        let ids: Vec<MessageId> = (0..6).map(|n| logs.append(&draft("r"), n).id).collect();
+        assert_eq!(seqs(&logs.read_back(&room, None, 3)), [4, 5, 6]);
+        assert_eq!(seqs(&logs.read_back(&room, Some(ids[3]), 9)), [3]);
+        assert_eq!(seqs(&logs.read_back(&room, Some(ids[0]), 9)), [] as [u64; 0], "dropped by now");
+        let other = logs.read_back(&room, Some(MessageId { epoch: 9, seq: 5 }), 9);
+        assert!(!other.continuous && other.publications.is_empty());
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Counted {
     pub sender: String,
     /// Where this message stands.
     pub count: Count,
+    /// How long the log remembers it.
+    pub keep: Duration,
 }
 
 /// How a counted message relates to the last one that the log has.
@@ -75,7 +77,7 @@ impl Turn {
 }
 
 /// How long a sender's last counter is kept after its last message.
-const SENDER_AGE: Duration = Duration::from_secs(2 * 3600);
+pub const SENDER_AGE: Duration = Duration::from_secs(2 * 3600);
 
 /// A message with its place in the log, ready for every member.
 #[derive(Debug, Clone)]
@@ -92,12 +94,24 @@ pub struct Publication {
     pub trace: Option<TraceContext>,
 }
 
+/// Which part of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch {
+    /// What follows a position; [`MessageId::START`] for the log's beginning.
+    After(MessageId),
+    /// What comes right before a position.
+    Before(MessageId),
+    /// The newest.
+    Newest,
+}
+
 /// A stretch of a log.
 #[derive(Debug)]
 pub struct Page {
     /// In order, without holes.
     pub publications: Vec<Publication>,
-    /// Whether they follow the position asked for exactly; if not, they begin with the oldest that the log still has.
+    /// Whether they touch the position asked for exactly. If not: what is asked for after a position begins with the oldest that the log still
+    /// has, and before it there is nothing.
     pub continuous: bool,
     /// The position up to which the page goes; `top` when nothing follows.
     pub through: MessageId,
@@ -234,17 +248,17 @@ impl Broadcaster {
         }
     }
 
-    /// At most `limit` publications after `after`.
-    pub async fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Result<Page, ReadError> {
+    /// At most `limit` publications of a log, oldest first.
+    pub async fn read(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Result<Page, ReadError> {
         match self {
-            Self::Local(local) => Ok(local.read(room, after, limit)),
-            Self::Redis(redis) => redis.read(room, after, limit).await,
+            Self::Local(local) => Ok(local.read(room, stretch, limit)),
+            Self::Redis(redis) => redis.read(room, stretch, limit).await,
         }
     }
 
     /// The last position of a room's log.
     pub async fn top(&self, room: &RoomName) -> Result<MessageId, ReadError> {
-        Ok(self.read(room, MessageId::START, 0).await?.top)
+        Ok(self.read(room, Stretch::Newest, 0).await?.top)
     }
 
     /// Takes no more messages and waits for those under way, at most `limit`. False: some were left.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Count, Draft, SENDER_AGE, Turn};
+use super::{Count, Draft, Turn};
 use crate::protocol::{MessageId, RoomName, UserId};
 
 /// Senders below which nobody is looked at for having expired.
@@ -15,7 +15,7 @@ type Key = (RoomName, Option<UserId>, String);
 struct Last {
     n: u64,
     id: MessageId,
-    at_ms: i64,
+    until_ms: i64,
 }
 
 /// See the module.
@@ -30,7 +30,7 @@ impl Senders {
     /// Whether the draft is to be stored, and the position of what it repeats, if that is the last.
     pub(super) fn turn(&self, draft: &Draft, now_ms: i64) -> (Turn, Option<MessageId>) {
         let Some(key) = key(draft) else { return (Turn::Next, None) };
-        let last = self.last.get(&key).filter(|last| now_ms - last.at_ms < age_ms());
+        let last = self.last.get(&key).filter(|last| now_ms < last.until_ms);
         let count = draft.counted.as_ref().map_or(Count { n: 0, base: 0 }, |counted| counted.count);
         let turn = Turn::of(count, last.map_or(0, |last| last.n));
         (turn, last.filter(|last| last.n == count.n).map(|last| last.id))
@@ -39,9 +39,10 @@ impl Senders {
     /// The draft was stored at `id`.
     pub(super) fn stored(&mut self, draft: &Draft, id: MessageId, now_ms: i64) {
         let (Some(key), Some(counted)) = (key(draft), &draft.counted) else { return };
-        self.last.insert(key, Last { n: counted.count.n, id, at_ms: now_ms });
+        let keep_ms = i64::try_from(counted.keep.as_millis()).unwrap_or(i64::MAX);
+        self.last.insert(key, Last { n: counted.count.n, id, until_ms: now_ms.saturating_add(keep_ms) });
         if self.last.len() >= self.sweep_at.max(FEW) {
-            self.last.retain(|_, last| now_ms - last.at_ms < age_ms());
+            self.last.retain(|_, last| now_ms < last.until_ms);
             self.sweep_at = self.last.len() * 2;
         }
     }
@@ -52,12 +53,10 @@ fn key(draft: &Draft) -> Option<Key> {
     Some((draft.room.clone(), draft.user.clone(), counted.sender.clone()))
 }
 
-fn age_ms() -> i64 {
-    i64::try_from(SENDER_AGE.as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::value::RawValue;
 
     use super::*;
@@ -70,7 +69,7 @@ mod tests {
             client: ClientId::random(),
             user: None,
             payload: RawValue::from_string("1".into()).unwrap(),
-            counted: Some(Counted { sender: sender.into(), count: Count { n, base: n } }),
+            counted: Some(Counted { sender: sender.into(), count: Count { n, base: n }, keep: Duration::from_secs(2) }),
             trace: None,
         }
     }
@@ -80,11 +79,11 @@ mod tests {
         let mut senders = Senders::default();
         let id = MessageId { epoch: 1, seq: 1 };
         senders.stored(&draft("s", 1), id, 0);
-        assert_eq!(senders.turn(&draft("s", 1), age_ms() - 1), (Turn::Again, Some(id)));
-        assert_eq!(senders.turn(&draft("s", 1), age_ms()), (Turn::Next, None));
+        assert_eq!(senders.turn(&draft("s", 1), 1999), (Turn::Again, Some(id)));
+        assert_eq!(senders.turn(&draft("s", 1), 2000), (Turn::Next, None));
         assert_eq!(senders.turn(&draft("t", 1), 0), (Turn::Next, None));
         for n in 0..50_000 {
-            senders.stored(&draft(&n.to_string(), 1), id, n * age_ms() / 1000);
+            senders.stored(&draft(&n.to_string(), 1), id, n * 2);
             assert!(senders.last.len() <= 3000);
         }
     }

@@ -8,6 +8,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::protocol::Outcome;
+
 /// Why a request was refused, as `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
@@ -27,6 +29,10 @@ pub struct Problem {
     /// What was wrong and what to do.
     #[schema(example = "no token: send `Authorization: Bearer <jwt>` or the subprotocols `chat.plain, bearer.<jwt>`")]
     detail: String,
+    /// For a publish: `refused`, or `unknown` when it may be stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "unknown")]
+    outcome: Option<Outcome>,
     /// Seconds until another try makes sense.
     #[serde(skip)]
     retry_after: Option<u64>,
@@ -36,11 +42,24 @@ impl Problem {
     /// A refusal; `code` is a label of the metric `chat_upgrade_failures_total`.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or_default();
-        Self { kind: "about:blank", title, status: status.as_u16(), code, detail: detail.into(), retry_after: None }
+        Self {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            code,
+            detail: detail.into(),
+            outcome: None,
+            retry_after: None,
+        }
     }
 
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    pub(super) fn outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = Some(outcome);
         self
     }
 

@@ -1,11 +1,13 @@
 //! The HTTP edge: two routers and what they share. Nothing outside knows a request.
 
+mod access;
 mod error;
 pub mod health;
 pub mod listener;
 pub mod openapi;
 mod origin;
 mod page;
+mod rooms;
 mod socket;
 mod ws;
 
@@ -16,11 +18,12 @@ use std::{
 
 use axum::{
     Router,
-    http::{StatusCode, header},
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::IntoResponse as _,
     routing::get,
 };
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
 pub use self::error::Problem;
 use crate::{
@@ -62,17 +65,33 @@ pub struct Service {
 /// The routes of the public listener.
 ///
 /// - `GET /api/chat-api/ws`, `GET /api/chat-api/ws/{room}`: sockets
+/// - `POST`, `GET /api/chat-api/rooms/{room}/messages`: publish, history
 /// - `GET /api/chat-api/openapi.json`: this, for programs
 /// - `GET /`, `GET /assets/…`: the page
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/api/chat-api/ws", get(ws::lobby))
         .route("/api/chat-api/ws/{room}", get(ws::room))
+        .merge(rest(&service))
         .route("/api/chat-api/openapi.json", get(openapi_json))
         .with_state(service)
         .merge(page::router())
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .layer(CatchPanicLayer::new())
+}
+
+/// REST: bodies no longer than a message, and answers that pages of the allowed origins may read.
+fn rest(service: &Service) -> Router<Arc<Service>> {
+    let origins: Vec<HeaderValue> = service.origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let cors = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("idempotency-key")])
+        .expose_headers([header::RETRY_AFTER]);
+    Router::new()
+        .route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish))
+        .layer(DefaultBodyLimit::max(service.limits.message_bytes()))
+        .layer(cors)
 }
 
 async fn openapi_json() -> axum::response::Response {

@@ -5,14 +5,17 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{Problem, ws};
+use super::{Problem, rooms, ws};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "chat-api", description = "Real-time chat over WebSockets. The frames on the socket: docs/protocol.md."),
-    paths(ws::lobby, ws::room),
+    paths(ws::lobby, ws::room, rooms::publish, rooms::history),
     components(schemas(Problem)),
-    tags((name = "WebSocket", description = "Sockets: one message, one text frame of JSON")),
+    tags(
+        (name = "WebSocket", description = "Sockets: one message, one text frame of JSON"),
+        (name = "Rooms", description = "Publishing and reading without a socket"),
+    ),
     modifiers(&Bearer),
 )]
 struct Document;

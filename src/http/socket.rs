@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::{
-    broadcaster::{Counted, Draft, PublishError},
+    broadcaster::{Counted, Draft, PublishError, SENDER_AGE},
     hub::{Attached, Connection, Receive},
     protocol::{Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName},
     telemetry::trace::{self, TraceContext},
@@ -143,7 +143,7 @@ impl<'a> Socket<'a> {
         }
         match (&self.sender, publish.count) {
             (_, None) => Ok(None),
-            (Some(sender), Some(count)) => Ok(Some(Counted { sender: sender.clone(), count })),
+            (Some(sender), Some(count)) => Ok(Some(Counted { sender: sender.clone(), count, keep: SENDER_AGE })),
             (None, Some(_)) => Err("`n` counts a sender's messages: give `sender` once before or with it"),
         }
     }

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::{Problem, Service, origin, socket::Socket};
+use super::{Problem, Service, access, socket::Socket};
 use crate::{
     auth::{self, Identity, Offer},
     hub::{Connection, Ending},
@@ -131,9 +131,7 @@ fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Resu
     }
     let mut response = handshake(&request)?;
     let headers = request.headers();
-    origin::check(headers, &service.origins).map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
-    let offer = auth::offer(headers).map_err(|error| unauthorized(&error.to_string()))?;
-    let identity = authenticate(service, &offer)?;
+    let (offer, identity) = access::check(service, headers)?;
     let protocol = negotiate(&offer)?;
     let after = position(&request)?;
     if service.hub.connection_count() >= service.connections_max {
@@ -159,18 +157,6 @@ fn handshake(request: &Request) -> Result<Response, Problem> {
     }
     create_response_with_body(request, Body::empty)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "handshake", error.to_string()))
-}
-
-fn unauthorized(detail: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "auth", detail)
-}
-
-fn authenticate(service: &Service, offer: &Offer) -> Result<Option<Identity>, Problem> {
-    let Some(authenticator) = &service.authenticator else { return Ok(None) };
-    let token = offer.token.as_deref().ok_or_else(|| {
-        unauthorized("no token: send `Authorization: Bearer <jwt>`, or the subprotocols `chat.plain, bearer.<jwt>`")
-    })?;
-    authenticator.verify(token).map(Some).map_err(|error| unauthorized(&error.to_string()))
 }
 
 /// The subprotocol to answer with.

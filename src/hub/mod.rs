@@ -31,7 +31,7 @@ pub use self::{
     join::{Attached, JoinError},
 };
 use crate::{
-    broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError},
+    broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Stretch},
     metrics::Metrics,
     protocol::{ClientId, Close, Event, MessageId, RoomName},
     shutdown::{Readiness, Tasks},
@@ -107,6 +107,12 @@ impl Hub {
             self.flush_room(room, true);
         }
         Ok(id)
+    }
+
+    /// A stretch of a room's log, tried once.
+    pub async fn history(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Result<Page, ReadError> {
+        let _permit = self.reads.acquire().await;
+        self.broadcaster.read(room, stretch, limit).await
     }
 
     /// Registers a connection for its rooms; it leaves everything when the guard goes.
@@ -249,7 +255,7 @@ impl Hub {
         loop {
             let page = {
                 let _permit = self.reads.acquire().await;
-                self.broadcaster.read(room, after, PAGE).await
+                self.broadcaster.read(room, Stretch::After(after), PAGE).await
             };
             match page {
                 Ok(page) => return page,

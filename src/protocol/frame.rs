@@ -60,6 +60,17 @@ impl Frame {
         self.0.len()
     }
 
+    /// The JSON in a single text frame.
+    #[must_use]
+    pub fn json_text(&self) -> &[u8] {
+        let header = match self.0.get(1) {
+            Some(126) => 4,
+            Some(127) => HEADER,
+            _ => 2,
+        };
+        self.0.get(header..).unwrap_or_default()
+    }
+
     /// What goes to the socket.
     #[must_use]
     pub(crate) fn bytes(&self) -> &Bytes {
@@ -111,7 +122,9 @@ mod tests {
             let payload = format!("\"{text}\"");
             let mut expected = Vec::new();
             Reference::message(payload.into_bytes(), OpCode::Data(Data::Text), true).format(&mut expected).unwrap();
-            assert_eq!(Frame::json(&text).bytes(), &expected, "length {length}");
+            let frame = Frame::json(&text);
+            assert_eq!(frame.bytes(), &expected, "length {length}");
+            assert_eq!(frame.json_text(), format!("\"{text}\"").as_bytes());
         }
     }
 

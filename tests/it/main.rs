@@ -17,6 +17,7 @@ mod fanout;
 mod operations;
 mod page;
 mod redis_loss;
+mod rest;
 mod resume;
 mod session;
 mod socket;

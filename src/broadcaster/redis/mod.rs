@@ -18,7 +18,7 @@ use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
 
 use self::{publisher::Publisher, subscriber::Subscriptions};
-use super::{Counted, Draft, Outlet, Page, PublishError, ReadError};
+use super::{Counted, Draft, Outlet, Page, PublishError, ReadError, Stretch};
 use crate::{
     config::{Config, Secret},
     metrics::Metrics,
@@ -106,8 +106,8 @@ impl Redis {
         self.subscriptions.drop_room(room);
     }
 
-    pub(super) async fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Result<Page, ReadError> {
-        let (top, through, continuous, entries) = self.read_entries(room, after, limit).await?;
+    pub(super) async fn read(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Result<Page, ReadError> {
+        let (top, through, continuous, entries) = self.read_entries(room, stretch, limit).await?;
         let position = |text: String| text.parse().map_err(|_| ReadError(format!("{text:?} is no position")));
         let (top, through) = (position(top)?, position(through)?);
         let mut publications = Vec::with_capacity(entries.len());
@@ -126,12 +126,18 @@ impl Redis {
     async fn read_entries(
         &self,
         room: &RoomName,
-        after: MessageId,
+        stretch: Stretch,
         limit: usize,
     ) -> Result<(String, String, bool, Vec<Vec<u8>>), ReadError> {
         let mut connection = self.readers.get().await.map_err(|error| ReadError(error.to_string()))?;
         let mut call = function::read();
-        call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(after.epoch).arg(after.seq).arg(limit);
+        let (position, direction) = match stretch {
+            Stretch::After(after) => (after, "after"),
+            Stretch::Before(before) => (before, "before"),
+            Stretch::Newest => (MessageId::START, "before"),
+        };
+        call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
+        call.arg(position.epoch).arg(position.seq).arg(limit).arg(direction);
         let mut result = call.query_async(&mut connection).await;
         if let Err(error) = &result
             && function::is_missing(error)

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Keys, entry, function, reason};
 use crate::{
-    broadcaster::{Counted, Draft, PublishError, SENDER_AGE},
+    broadcaster::{Counted, Draft, PublishError},
     protocol::MessageId,
     shutdown::Tasks,
 };
@@ -183,8 +183,8 @@ impl Worker {
         }
         call.arg(entry::tail(draft)).arg(self.retention.messages);
         call.arg(self.retention.log.as_millis() as u64).arg(self.retention.meta.as_millis() as u64);
-        if let Some(Counted { count, .. }) = &draft.counted {
-            call.arg(count.n).arg(count.base).arg(SENDER_AGE.as_millis() as u64);
+        if let Some(Counted { count, keep, .. }) = &draft.counted {
+            call.arg(count.n).arg(count.base).arg(keep.as_millis() as u64);
         }
         call
     }

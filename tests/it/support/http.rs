@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, body::Bytes, client::conn::http1, header::HeaderMap};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, body::Bytes, client::conn::http1, header::HeaderMap};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -24,15 +24,19 @@ impl Answer {
 }
 
 pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    send(address, Method::GET, path, headers, String::new()).await
+}
+
+pub async fn send(address: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
     let socket = TcpStream::connect(address).await.expect("the node listens");
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.expect("HTTP");
     let driver = tokio::task::spawn(connection);
-    let mut request = Request::get(path).header("host", address.to_string());
+    let mut request = Request::builder().method(method).uri(path).header("host", address.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let response =
-        sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request")).await.expect("an answer");
+        sender.send_request(request.body(Full::new(Bytes::from(body))).expect("a request")).await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     driver.abort();

@@ -77,6 +77,10 @@ impl Node {
         http::get(self.public, path, &[]).await
     }
 
+    pub async fn post(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> http::Answer {
+        http::send(self.public, hyper::Method::POST, path, headers, body.to_owned()).await
+    }
+
     pub async fn manage(&self, path: &str) -> http::Answer {
         http::get(self.management, path, &[]).await
     }
