@@ -72,9 +72,9 @@ async fn a_gap_says_where_to_go_on(over: Over) {
     client.send(json!({ "type": "welcome", "n": 6, "payload": 0 })).await;
     while client.next().await["code"] != "reserved_type" {}
     // Each room has its own sequence, and each sender.
+    let mut other = chat.client(0, "/api/chat-api/ws/r").await;
     client.send(json!({ "room": "lobby", "n": 1, "payload": "lobby" })).await;
     while client.next().await["type"] != "ack" {}
-    let mut other = chat.client(0, "/api/chat-api/ws/r").await;
     other.send(json!({ "sender": "browser-2", "n": 1, "payload": "other" })).await;
     while other.next().await["type"] != "ack" {}
 }
