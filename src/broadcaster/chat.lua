@@ -59,6 +59,14 @@ local function publish(keys, args)
   return { 'ok', id }
 end
 
+-- Fans out what is not for the log. keys: channel. args: the entry after its head as JSON without the opening brace.
+local function ephemeral(keys, args)
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  redis.call('PUBLISH', keys[1], '{"v":1,"ts":' .. number(now) .. ',' .. args[1])
+  return { 'sent', '' }
+end
+
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return,
 -- and 'after' or 'before' (with seq 0: the newest).
 -- Returns the last position, the one up to which the entries go, 1 if they follow the given one exactly (else they begin with the oldest
@@ -101,4 +109,5 @@ local function read(keys, args)
 end
 
 redis.register_function('@LIBRARY@_publish', publish)
+redis.register_function('@LIBRARY@_ephemeral', ephemeral)
 redis.register_function { function_name = '@LIBRARY@_read', callback = read, flags = { 'no-writes' } }

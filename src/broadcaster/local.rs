@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{Draft, Outlet, Page, Publication, PublishError, Stretch, Turn, senders::Senders};
+use super::{Draft, Outlet, Page, Place, Publication, PublishError, Stretch, Turn, senders::Senders};
 use crate::{
     config,
     protocol::{Message, MessageId, RoomName, UserId},
@@ -60,14 +60,20 @@ impl Local {
     pub(super) fn publish(&self, draft: &Draft) -> Result<Option<MessageId>, PublishError> {
         let now = Timestamp::now().as_millisecond();
         let mut logs = self.logs.lock();
+        if draft.ephemeral {
+            let publication = publication(draft, None, now);
+            if let Some(outlet) = self.outlet.upgrade() {
+                outlet.push(publication);
+            }
+            return Ok(None);
+        }
         match logs.senders.turn(draft, now) {
             (Turn::Next, _) => {}
             (Turn::Again, id) => return Ok(id),
             (Turn::Gap { last_n }, _) => return Err(PublishError::Gap { last_n }),
         }
         self.trim(&mut logs, now);
-        let publication = logs.append(draft, now);
-        let id = publication.id;
+        let (publication, id) = logs.append(draft, now);
         logs.senders.stored(draft, id, now);
         // Under the lock, so that the outlet sees the log's order.
         if let Some(outlet) = self.outlet.upgrade() {
@@ -127,6 +133,7 @@ struct Log {
 
 struct Entry {
     publication: Publication,
+    id: MessageId,
     at_ms: i64,
 }
 
@@ -137,7 +144,7 @@ impl Entry {
 }
 
 impl Logs {
-    fn append(&mut self, draft: &Draft, now_ms: i64) -> Publication {
+    fn append(&mut self, draft: &Draft, now_ms: i64) -> (Publication, MessageId) {
         let room = &draft.room;
         if !self.rooms.contains_key(room) {
             // Later than any before it, so that a forgotten log never reuses a position.
@@ -153,19 +160,8 @@ impl Logs {
         let prev = if log.top.seq == 0 { MessageId::START } else { log.top };
         log.top.seq += 1;
         let id = log.top;
-        let message = Message {
-            kind: &draft.kind,
-            id,
-            room,
-            from: draft.user.as_ref().map(UserId::as_str),
-            client_id: &draft.client.to_string(),
-            timestamp_ms: now_ms,
-            n: draft.counted.as_ref().map(|counted| counted.count.n),
-            payload: &draft.payload,
-        };
-        let publication =
-            Publication { room: room.clone(), id, prev, frame: message.frame(), trace: draft.trace.clone() };
-        let entry = Entry { publication: Publication { trace: None, ..publication.clone() }, at_ms: now_ms };
+        let publication = publication(draft, Some(Place { id, prev }), now_ms);
+        let entry = Entry { publication: Publication { trace: None, ..publication.clone() }, id, at_ms: now_ms };
         self.bytes += entry.cost();
         self.entries += 1;
         log.entries.push_back(entry);
@@ -174,7 +170,7 @@ impl Logs {
         if too_many {
             self.drop_oldest_of(room);
         }
-        publication
+        (publication, id)
     }
 
     /// Drops what is too old or too much over all rooms.
@@ -182,7 +178,7 @@ impl Logs {
         let horizon = now_ms.saturating_sub(i64::try_from(self.age_max.as_millis()).unwrap_or(i64::MAX));
         while let Some((room, id)) = self.order.front().cloned() {
             let oldest = self.rooms.get(&room).and_then(|log| log.entries.front());
-            let live = oldest.filter(|entry| entry.publication.id <= id);
+            let live = oldest.filter(|entry| entry.id <= id);
             match live {
                 Some(entry) if self.bytes <= self.bytes_max && entry.at_ms >= horizon => break,
                 Some(_) => {
@@ -197,7 +193,7 @@ impl Logs {
         if self.order.len() > 2 * self.entries + 1024 {
             let rooms = &self.rooms;
             let is_live = |room: &RoomName, id: &MessageId| {
-                rooms.get(room).and_then(|log| log.entries.front()).is_some_and(|first| first.publication.id <= *id)
+                rooms.get(room).and_then(|log| log.entries.front()).is_some_and(|first| first.id <= *id)
             };
             self.order.retain(|(room, id)| is_live(room, id));
         }
@@ -222,13 +218,13 @@ impl Logs {
             let continuous = after == MessageId::START;
             return Page { publications: Vec::new(), continuous, through: MessageId::START, top: MessageId::START };
         };
-        let first = log.entries.front().map_or(log.top.seq + 1, |entry| entry.publication.id.seq);
+        let first = log.entries.front().map_or(log.top.seq + 1, |entry| entry.id.seq);
         let same_log = after == MessageId::START || after.epoch == log.top.epoch;
         let continuous = same_log && after.seq + 1 >= first && after.seq <= log.top.seq;
         let skip = if continuous { usize::try_from(after.seq + 1 - first).unwrap_or(usize::MAX) } else { 0 };
         let entries = log.entries.iter().skip(skip).take(limit);
         let publications: Vec<_> = entries.map(|entry| entry.publication.clone()).collect();
-        let through = publications.last().map_or(log.top, |publication| publication.id);
+        let through = publications.last().and_then(|last| last.place).map_or(log.top, |place| place.id);
         Page { publications, continuous, through, top: log.top }
     }
 
@@ -239,12 +235,27 @@ impl Logs {
         let continuous = before.is_none_or(|before| before.epoch == top.epoch && before.seq <= top.seq + 1);
         let mut publications = Vec::new();
         if let Some(log) = self.rooms.get(room).filter(|_| continuous) {
-            let entries = log.entries.iter().rev().map(|entry| &entry.publication);
-            publications.extend(entries.skip_while(|entry| entry.id.seq >= end).take(limit).cloned());
+            let entries = log.entries.iter().rev().skip_while(|entry| entry.id.seq >= end).take(limit);
+            publications.extend(entries.map(|entry| entry.publication.clone()));
             publications.reverse();
         }
         Page { publications, continuous, through: top, top }
     }
+}
+
+/// Encodes a draft, once for all members.
+fn publication(draft: &Draft, place: Option<Place>, now_ms: i64) -> Publication {
+    let message = Message {
+        kind: &draft.kind,
+        id: place.map(|place| place.id),
+        room: &draft.room,
+        from: draft.user.as_ref().map(UserId::as_str),
+        client_id: &draft.client.to_string(),
+        timestamp_ms: now_ms,
+        n: draft.counted.as_ref().map(|counted| counted.count.n),
+        payload: &draft.payload,
+    };
+    Publication { room: draft.room.clone(), place, frame: message.frame(), trace: draft.trace.clone() }
 }
 
 #[cfg(test)]
@@ -277,27 +288,28 @@ mod tests {
             user: None,
             payload: RawValue::from_string("1".into()).unwrap(),
             counted: None,
+            ephemeral: false,
             trace: None,
         }
     }
 
     fn seqs(page: &Page) -> Vec<u64> {
-        page.publications.iter().map(|publication| publication.id.seq).collect()
+        page.publications.iter().flat_map(|publication| publication.place).map(|place| place.id.seq).collect()
     }
 
     #[test]
     fn positions_chain_and_reads_continue_exactly() {
         let (mut logs, room) = (logs(3, usize::MAX), draft("r").room);
         assert!(logs.read(&room, MessageId::START, 9).continuous);
-        let first = logs.append(&draft("r"), 5);
-        assert_eq!((first.prev, first.id), (MessageId::START, MessageId { epoch: 5, seq: 1 }));
-        assert_eq!(logs.append(&draft("r"), 6).prev, first.id);
+        let first = Place { id: MessageId { epoch: 5, seq: 1 }, prev: MessageId::START };
+        assert_eq!(logs.append(&draft("r"), 5).0.place, Some(first));
+        assert_eq!(logs.append(&draft("r"), 6).0.place.map(|place| place.prev), Some(first.id));
         assert_eq!(seqs(&logs.read(&room, MessageId::START, 9)), [1, 2]);
         assert_eq!(seqs(&logs.read(&room, first.id, 9)), [2]);
         assert_eq!(seqs(&logs.read(&room, MessageId::START, 1)), [1]);
 
         logs.append(&draft("r"), 7);
-        let top = logs.append(&draft("r"), 7).id;
+        let top = logs.append(&draft("r"), 7).1;
         let from_first = logs.read(&room, first.id, 9);
         assert!(from_first.continuous && seqs(&from_first) == [2, 3, 4] && from_first.top == top);
         let trimmed = logs.read(&room, MessageId::START, 9);
@@ -311,7 +323,7 @@ mod tests {
     fn history_is_read_backwards_too() {
         let (mut logs, room) = (logs(4, usize::MAX), draft("r").room);
         assert!(logs.read_back(&room, None, 9).publications.is_empty());
-        let ids: Vec<MessageId> = (0..6).map(|n| logs.append(&draft("r"), n).id).collect();
+        let ids: Vec<MessageId> = (0..6).map(|n| logs.append(&draft("r"), n).1).collect();
         assert_eq!(seqs(&logs.read_back(&room, None, 3)), [4, 5, 6]);
         assert_eq!(seqs(&logs.read_back(&room, Some(ids[3]), 9)), [3]);
         assert_eq!(seqs(&logs.read_back(&room, Some(ids[0]), 9)), [] as [u64; 0], "dropped by now");
@@ -322,11 +334,11 @@ mod tests {
     #[test]
     fn a_forgotten_room_opens_a_later_epoch() {
         let (mut logs, room) = (logs(9, usize::MAX), draft("r").room);
-        let old = logs.append(&draft("r"), 1000).id;
+        let old = logs.append(&draft("r"), 1000).1;
         let nobody = HashSet::new();
         logs.trim(61_001, &nobody);
         assert!(logs.rooms.is_empty() && logs.order.is_empty() && logs.bytes == 0 && logs.entries == 0);
-        let new = logs.append(&draft("r"), 900).id;
+        let new = logs.append(&draft("r"), 900).1;
         assert!(new > old && new.seq == 1, "even when the clock went back");
         logs.trim(99_999, &HashSet::from([room.clone()]));
         assert_eq!(logs.read(&room, new, 9).top, new, "a room with members keeps its position");

@@ -37,6 +37,8 @@ pub struct Draft {
     pub payload: Box<RawValue>,
     /// Asks for exactly once.
     pub counted: Option<Counted>,
+    /// Not for the log: whoever is there now gets it, in order with what is stored.
+    pub ephemeral: bool,
     /// Carried to the nodes that deliver; absent when the message is not traced.
     pub trace: Option<TraceContext>,
 }
@@ -79,15 +81,22 @@ impl Turn {
 /// How long a sender's last counter is kept after its last message.
 pub const SENDER_AGE: Duration = Duration::from_secs(2 * 3600);
 
-/// A message with its place in the log, ready for every member.
-#[derive(Debug, Clone)]
-pub struct Publication {
-    /// Whose log.
-    pub room: RoomName,
+/// Where a publication stands in its room's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
     /// Its position.
     pub id: MessageId,
     /// The position before it. A reader that is not there has missed something.
     pub prev: MessageId,
+}
+
+/// A message on its way to every member of its room.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Whose log.
+    pub room: RoomName,
+    /// Its place there; an ephemeral one has none.
+    pub place: Option<Place>,
     /// The message, encoded.
     pub frame: Frame,
     /// The publisher's trace.
@@ -217,7 +226,8 @@ impl Broadcaster {
         }
     }
 
-    /// Appends a message to its room's log. `Ok` only once the log has it: with its position, unless it is a repetition of an older one.
+    /// Appends a message to its room's log. `Ok` only once the log has it: with its position, unless it is a repetition of an older one. An
+    /// ephemeral one is only fanned out, and has none.
     pub async fn publish(&self, draft: Draft) -> Result<Option<MessageId>, PublishError> {
         match self {
             Self::Local(local) => local.publish(&draft),

@@ -70,6 +70,7 @@ mod tests {
             user: None,
             payload: RawValue::from_string("1".into()).unwrap(),
             counted: Some(Counted { sender: sender.into(), count: Count { n, base: n }, keep: Duration::from_secs(2) }),
+            ephemeral: false,
             trace: None,
         }
     }

@@ -130,6 +130,7 @@ pub(super) async fn publish(
         user: identity.map(|identity| identity.user),
         payload: message.payload.to_owned(),
         counted,
+        ephemeral: false,
         trace: trace::context_of(&span),
     };
     let stored = service.hub.publish(draft).await.map_err(|error| not_stored(&service, &error))?;
@@ -227,6 +228,7 @@ fn message(text: &str) -> Result<Publish<'_>, Problem> {
         Command::Publish(message)
             if message.room.is_none()
                 && message.reference.is_none()
+                && !message.ephemeral
                 && message.sender.is_none()
                 && message.count.is_none() =>
         {

@@ -165,6 +165,7 @@ impl<'a> Socket<'a> {
             user: self.connection.user().cloned(),
             payload: publish.payload.to_owned(),
             counted,
+            ephemeral: publish.ephemeral,
             trace: trace::context_of(&span),
         };
         let timer = self.service.metrics.publish_seconds.start_timer();

@@ -145,7 +145,7 @@ impl Attached {
             return;
         }
         while let Some(end) = room.replay_end(&self.connection) {
-            page.publications.retain(|publication| publication.id <= end);
+            page.publications.retain(|publication| publication.place.is_some_and(|place| place.id <= end));
             for batch in Batch::split(&page.publications) {
                 self.hub.metrics.messages_out.inc_by(batch.messages as u64);
                 self.connection.send(&batch.frame);

@@ -42,10 +42,10 @@ pub(super) enum Work {
 pub(super) struct Batch {
     pub(super) frame: Frame,
     pub(super) messages: usize,
-    /// Position of the last of them.
-    pub(super) last: MessageId,
+    /// Position of the last of them that has one.
+    pub(super) last: Option<MessageId>,
     /// Of those among them that are traced.
-    pub(super) traces: Vec<(TraceContext, MessageId)>,
+    pub(super) traces: Vec<(TraceContext, Option<MessageId>)>,
 }
 
 impl Batch {
@@ -61,7 +61,7 @@ impl Batch {
             });
             let (piece, tail) = rest.split_at(fits.count().max(1));
             let frames: Vec<Frame> = piece.iter().map(|publication| publication.frame.clone()).collect();
-            let last = piece.last().map_or(MessageId::START, |publication| publication.id);
+            let last = piece.last().and_then(|publication| publication.place).map(|place| place.id);
             batches.push(Self { frame: Frame::join(&frames), messages: frames.len(), last, traces: Vec::new() });
             rest = tail;
         }
@@ -98,9 +98,9 @@ impl State {
         self.members.is_empty() && self.joiners.is_empty()
     }
 
-    /// Moves on to `position` and takes everybody who gets `frame`.
-    fn advance(&mut self, position: MessageId, frame: &Frame, members: &mut Vec<Arc<Connection>>) {
-        self.position = Some(position);
+    /// Moves on behind a batch and takes everybody who gets it.
+    fn advance(&mut self, last: Option<MessageId>, frame: &Frame, members: &mut Vec<Arc<Connection>>) {
+        self.position = last.or(self.position);
         members.clear();
         members.extend(self.members.iter().cloned());
         for joiner in &mut self.joiners {
@@ -205,10 +205,18 @@ impl Room {
     /// Takes a publication, if it is the next one. If something is missing before it, the room is stale instead: the log has both.
     pub(super) fn push(&self, publication: Publication) {
         let state = &mut *self.state.lock();
+        let Some(place) = publication.place else {
+            // Ephemeral: gets through while the room keeps up, and is nobody's loss otherwise.
+            if state.position.is_some() && !state.stale && !state.repairing && state.inbox.len() < INBOX {
+                state.inbox.push_back(publication);
+            }
+            return;
+        };
         let behind = if state.repairing { None } else { state.position };
-        match state.inbox.back().map(|last| last.id).or(behind) {
-            Some(last) if publication.id <= last => {}
-            Some(last) if publication.prev != last => state.stale = true,
+        let last = state.inbox.iter().rev().find_map(|waiting| waiting.place).map(|place| place.id);
+        match last.or(behind) {
+            Some(last) if place.id <= last => {}
+            Some(last) if place.prev != last => state.stale = true,
             _ if state.inbox.len() >= INBOX => state.stale = true,
             _ => state.inbox.push_back(publication),
         }
@@ -286,10 +294,9 @@ fn end_repair(state: &mut State, position: MessageId) {
 
 /// Drops from the inbox what the log has given already; what does not follow it exactly makes the room stale.
 fn prune(state: &mut State, position: MessageId) {
-    while state.inbox.front().is_some_and(|publication| publication.id <= position) {
-        state.inbox.pop_front();
-    }
-    if state.inbox.front().is_some_and(|publication| publication.prev != position) {
+    state.inbox.retain(|publication| publication.place.is_none_or(|place| place.id > position));
+    let first = state.inbox.iter().find_map(|publication| publication.place);
+    if first.is_some_and(|first| first.prev != position) {
         state.inbox.clear();
         state.stale = true;
     }
@@ -307,11 +314,14 @@ fn take_batch(state: &mut State, scratch: &mut Scratch) -> Option<Batch> {
             break;
         }
         let Some(publication) = state.inbox.pop_front() else { break };
-        last = Some(publication.id);
-        traces.extend(publication.trace.map(|trace| (trace, publication.id)));
+        let id = publication.place.map(|place| place.id);
+        last = id.or(last);
+        traces.extend(publication.trace.map(|trace| (trace, id)));
         scratch.frames.push(publication.frame);
     }
-    let last = last?;
+    if scratch.frames.is_empty() {
+        return None;
+    }
     let frame = Frame::join(&scratch.frames);
     state.advance(last, &frame, &mut scratch.members);
     Some(Batch { frame, messages: scratch.frames.len(), last, traces })
@@ -320,7 +330,7 @@ fn take_batch(state: &mut State, scratch: &mut Scratch) -> Option<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Event;
+    use crate::{broadcaster::Place, protocol::Event};
 
     fn id(seq: u64) -> MessageId {
         if seq == 0 { MessageId::START } else { MessageId { epoch: 1, seq } }
@@ -328,7 +338,12 @@ mod tests {
 
     fn publication(seq: u64) -> Publication {
         let frame = Event::Pong { r#ref: None }.frame();
-        Publication { room: RoomName::lobby(), id: id(seq), prev: id(seq - 1), frame, trace: None }
+        let place = Some(Place { id: id(seq), prev: id(seq - 1) });
+        Publication { room: RoomName::lobby(), place, frame, trace: None }
+    }
+
+    fn ephemeral() -> Publication {
+        Publication { place: None, ..publication(1) }
     }
 
     fn flushed(room: &Room) -> (usize, Option<MessageId>) {
@@ -357,6 +372,25 @@ mod tests {
         assert_eq!(flushed(&room), (2, None));
         room.push(publication(1));
         assert_eq!(room.begin_flush(), None);
+    }
+
+    #[test]
+    fn ephemeral_ones_pass_in_order_and_move_nothing() {
+        let room = Room::new(RoomName::lobby());
+        room.push(ephemeral());
+        room.open(id(1));
+        assert_eq!(room.begin_flush(), None, "nobody was there");
+        room.push(ephemeral());
+        room.push(publication(2));
+        room.push(ephemeral());
+        room.push(publication(3));
+        assert_eq!(room.begin_flush(), Some(true));
+        assert_eq!(flushed(&room), (4, None));
+        assert_eq!(room.position(), Some(id(3)));
+        room.push(publication(5));
+        room.push(ephemeral());
+        assert_eq!(room.begin_flush(), Some(false));
+        assert_eq!(flushed(&room), (0, Some(id(3))), "a hole: not past what is missing");
     }
 
     #[test]

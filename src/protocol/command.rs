@@ -75,6 +75,8 @@ pub struct Publish<'a> {
     pub sender: Option<Cow<'a, str>>,
     /// Asks for exactly once.
     pub count: Option<Count>,
+    /// For whoever is there now: not stored, no position.
+    pub ephemeral: bool,
 }
 
 /// Where a message stands among its sender's in a room.
@@ -153,6 +155,8 @@ struct Wire<'a> {
     #[serde(borrow, default)]
     after: Option<Cow<'a, str>>,
     #[serde(default)]
+    ephemeral: bool,
+    #[serde(default)]
     rooms: Option<BTreeMap<String, String>>,
 }
 
@@ -212,7 +216,7 @@ impl<'a> Wire<'a> {
     /// Whether the frame has something that only a message has.
     fn has_message(&self) -> bool {
         let counted = self.sender.is_some() || self.n.is_some() || self.base.is_some();
-        self.payload.is_some() || self.traceparent.is_some() || counted
+        self.payload.is_some() || self.traceparent.is_some() || self.ephemeral || counted
     }
 
     fn invalid(&self, message: impl Into<String>) -> Refusal {
@@ -269,10 +273,14 @@ impl<'a> Wire<'a> {
         payload::check(payload.get()).map_err(|error| invalid(error.to_string()))?;
         let room = self.room.as_deref().map(RoomName::new).transpose();
         let room = room.map_err(|error| refuse(ErrorCode::InvalidRoom, error.to_string()))?;
+        if self.ephemeral && (self.n.is_some() || self.reference.is_some()) {
+            return Err(invalid("an ephemeral message is not stored: it has neither `n` nor `ref`".into()));
+        }
         let count = self.count().map_err(|message| invalid(message.to_owned()))?;
         let kind = self.kind.filter(|kind| !kind.is_empty()).unwrap_or(Cow::Borrowed("chat"));
         let (reference, traceparent, sender) = (self.reference, self.traceparent, self.sender);
-        Ok(Command::Publish(Publish { kind, room, payload, reference, traceparent, sender, count }))
+        let ephemeral = self.ephemeral;
+        Ok(Command::Publish(Publish { kind, room, payload, reference, traceparent, sender, count, ephemeral }))
     }
 
     fn count(&self) -> Result<Option<Count>, &'static str> {
@@ -364,6 +372,10 @@ mod tests {
             (r#"{"type":"auth","payload":1}"#, ReservedType),
             (r#"{"type":"ping","payload":1}"#, InvalidMessage),
             (r#"{"payload":"\ud800"}"#, InvalidMessage),
+            (r#"{"payload":1,"ephemeral":true,"ref":"x"}"#, InvalidMessage),
+            (r#"{"payload":1,"ephemeral":true,"n":1}"#, InvalidMessage),
+            (r#"{"payload":1,"ephemeral":"yes"}"#, InvalidMessage),
+            (r#"{"type":"ping","ephemeral":true}"#, InvalidMessage),
             (r#"{"payload":1,"n":0}"#, InvalidMessage),
             (r#"{"payload":1,"n":-1}"#, InvalidMessage),
             (r#"{"payload":1,"n":1.5}"#, InvalidMessage),

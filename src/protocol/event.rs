@@ -91,8 +91,8 @@ impl Outcome {
 pub struct Message<'a> {
     /// The sender's own word, `chat` by default.
     pub kind: &'a str,
-    /// Position in the room's log.
-    pub id: MessageId,
+    /// Position in the room's log; an ephemeral message has none.
+    pub id: Option<MessageId>,
     /// Where it was sent.
     pub room: &'a RoomName,
     /// The sender's user id; absent for an anonymous one.
@@ -115,7 +115,8 @@ impl Message<'_> {
         struct Wire<'a> {
             #[serde(rename = "type")]
             kind: &'a str,
-            id: MessageId,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<MessageId>,
             room: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             from: Option<&'a str>,
@@ -268,7 +269,7 @@ mod tests {
         let room = RoomName::new("general").unwrap();
         let mut message = Message {
             kind: "chat",
-            id: MessageId { epoch: 1_764_000_000_000, seq: 42 },
+            id: Some(MessageId { epoch: 1_764_000_000_000, seq: 42 }),
             room: &room,
             from: Some("alice"),
             client_id: "c1",
@@ -280,8 +281,11 @@ mod tests {
             text(&message.frame()),
             r#"{"type":"chat","id":"1764000000000-42","room":"general","from":"alice","client_id":"c1","timestamp":"2025-11-24T16:00:00.120Z","payload":{ "text" : "h\u00e9", "n":1e400 }}"#
         );
-        message.from = None;
-        assert!(!text(&message.frame()).contains("from"), "absent means absent");
+        (message.from, message.id) = (None, None);
+        assert!(
+            text(&message.frame()).starts_with(r#"{"type":"chat","room":"general","client_id""#),
+            "absent means absent"
+        );
     }
 
     #[test]

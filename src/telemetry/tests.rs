@@ -66,7 +66,7 @@ fn message_spans(tracing: &Tracing) -> [Span; 3] {
     let parent: TraceContext = PARENT.parse().unwrap();
     let received = tracing.receive(Some(&parent), &room);
     let published = trace::publish(&received, &room, "redis");
-    let delivered = trace::deliver(&trace::context_of(&published).unwrap_or(parent), &room, id);
+    let delivered = trace::deliver(&trace::context_of(&published).unwrap_or(parent), &room, Some(id));
     trace::published(&published, id);
     [received, published, delivered]
 }

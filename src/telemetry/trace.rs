@@ -206,7 +206,7 @@ pub fn publish(parent: &Span, room: &RoomName, system: &'static str) -> Span {
 /// A publication of a traced message goes to this node's members. No span if its publisher does not keep the trace: it is the publisher
 /// who decides, so that a trace is whole or not there.
 #[must_use]
-pub fn deliver(publisher: &TraceContext, room: &RoomName, id: MessageId) -> Span {
+pub fn deliver(publisher: &TraceContext, room: &RoomName, id: Option<MessageId>) -> Span {
     if !publisher.sampled {
         return Span::none();
     }
@@ -219,7 +219,7 @@ pub fn deliver(publisher: &TraceContext, room: &RoomName, id: MessageId) -> Span
         "messaging.operation.name" = "deliver",
         "messaging.operation.type" = "process",
         "messaging.destination.name" = room.as_str(),
-        "messaging.message.id" = %id,
+        "messaging.message.id" = id.map(field::display),
     );
     continue_from(&span, publisher);
     span

@@ -22,6 +22,7 @@ over_both! {
     room_isolation
     ping_pong
     the_lobby_reaches_everyone
+    ephemeral_messages_are_for_those_who_are_there
     messages_are_as_documented
     bad_frames_get_their_error_and_the_socket_lives
     bad_requests_are_refused_before_the_upgrade
@@ -121,6 +122,27 @@ async fn the_lobby_reaches_everyone(over: Over) {
             break;
         }
     }
+}
+
+async fn ephemeral_messages_are_for_those_who_are_there(over: Over) {
+    let chat = Chat::start(over).await;
+    let mut sender = chat.client(0, "/api/chat-api/ws/r").await;
+    let mut reader = chat.client(1, "/api/chat-api/ws/r").await;
+    let stored = sender.publish(json!("stored")).await;
+    for n in 0..20 {
+        sender.send(json!({ "type": "typing", "ephemeral": true, "payload": n })).await;
+    }
+    let last = sender.publish(json!("stored too")).await;
+    assert_eq!(reader.message().await["id"], stored.as_str());
+    for n in 0..20 {
+        let typing = reader.message().await;
+        assert_eq!((&typing["type"], &typing["payload"], &typing["id"]), (&json!("typing"), &json!(n), &Value::Null));
+        assert!(typing["client_id"].is_string() && typing["timestamp"].is_string());
+    }
+    assert_eq!(reader.message().await["id"], last.as_str(), "in order, and the log goes on without them");
+    let mut late = chat.nodes[0].connect("/api/chat-api/ws/r?after=0-0").await;
+    assert_eq!(late.message().await["id"], stored.as_str());
+    assert_eq!(late.message().await["id"], last.as_str(), "not stored");
 }
 
 async fn messages_are_as_documented(over: Over) {

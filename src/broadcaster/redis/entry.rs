@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::super::{Draft, Publication};
+use super::super::{Draft, Place, Publication};
 use crate::{
     protocol::{Message, MessageId, RoomName, UserId},
     telemetry::trace::TraceContext,
@@ -45,10 +45,10 @@ struct Tail<'a> {
 #[derive(Deserialize)]
 struct Wire<'a> {
     v: u32,
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    prev: Cow<'a, str>,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    prev: Option<Cow<'a, str>>,
     ts: i64,
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
@@ -94,10 +94,14 @@ pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, Inval
         return Err(InvalidEntry::Version(wire.v));
     }
     let position = |text: &str| text.parse::<MessageId>().map_err(|_| InvalidEntry::Position);
-    let (id, prev) = (position(&wire.id)?, position(&wire.prev)?);
+    let place = match (&wire.id, &wire.prev) {
+        (None, None) => None, // ephemeral
+        (Some(id), Some(prev)) => Some(Place { id: position(id)?, prev: position(prev)? }),
+        _ => return Err(InvalidEntry::Position),
+    };
     let message = Message {
         kind: &wire.kind,
-        id,
+        id: place.map(|place| place.id),
         room,
         from: wire.from.as_deref(),
         client_id: &wire.client_id,
@@ -106,7 +110,7 @@ pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, Inval
         payload: wire.payload,
     };
     let trace = wire.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
-    Ok(Publication { room: room.clone(), id, prev, frame: message.frame(), trace })
+    Ok(Publication { room: room.clone(), place, frame: message.frame(), trace })
 }
 
 #[cfg(test)]
@@ -124,13 +128,16 @@ mod tests {
             user: crate::protocol::UserId::new("a\"b").ok(),
             payload: RawValue::from_string(r#"{ "x": [1e400] }"#.into()).unwrap(),
             counted: None,
+            ephemeral: false,
             trace: None,
         };
         let json = format!(r#"{{"v":1,"id":"7-2","prev":"7-1","ts":1764000000000,{}"#, tail(&draft));
         let publication = decode(&room, json.as_bytes()).unwrap();
         let text = String::from_utf8_lossy(publication.frame.bytes()).into_owned();
         assert!(text.contains(r#""from":"a\"b""#) && text.contains(r#""payload":{ "x": [1e400] }"#), "{text}");
-        assert_eq!((publication.id.seq, publication.prev.seq), (2, 1));
+        assert_eq!(publication.place.map(|place| (place.id.seq, place.prev.seq)), Some((2, 1)));
+        let json = format!(r#"{{"v":1,"ts":1764000000000,{}"#, tail(&draft));
+        assert_eq!(decode(&room, json.as_bytes()).unwrap().place, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ const SOURCE: &str = include_str!("../chat.lua");
 /// `chat_<hash>`: two releases that share a Redis during a rollout each call their own.
 static LIBRARY: LazyLock<String> = LazyLock::new(|| format!("chat_{:016x}", fnv1a(SOURCE.as_bytes())));
 static PUBLISH: LazyLock<String> = LazyLock::new(|| format!("{}_publish", *LIBRARY));
+static EPHEMERAL: LazyLock<String> = LazyLock::new(|| format!("{}_ephemeral", *LIBRARY));
 static READ: LazyLock<String> = LazyLock::new(|| format!("{}_read", *LIBRARY));
 
 /// FNV-1a: names a text, protects nothing.
@@ -19,6 +20,11 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 /// A call of `publish` with room for its keys and arguments.
 pub(super) fn publish() -> Cmd {
     call(&PUBLISH)
+}
+
+/// A call of `ephemeral`.
+pub(super) fn ephemeral() -> Cmd {
+    call(&EPHEMERAL)
 }
 
 /// A call of `read`.

@@ -175,6 +175,11 @@ impl Worker {
 
     fn command(&self, draft: &Draft) -> redis::Cmd {
         let room = &draft.room;
+        if draft.ephemeral {
+            let mut call = function::ephemeral();
+            call.arg(1).arg(self.keys.channel(room)).arg(entry::tail(draft));
+            return call;
+        }
         let mut call = function::publish();
         call.arg(if draft.counted.is_some() { 4 } else { 3 });
         call.arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room));
@@ -212,7 +217,7 @@ fn outcome((word, rest): Reply) -> Outcome {
     let id = rest.parse().ok();
     match (word.as_str(), rest.parse()) {
         ("ok", _) if id.is_some() => Ok(id),
-        ("again", _) => Ok(id),
+        ("again" | "sent", _) => Ok(id),
         ("gap", Ok(last_n)) => Err(PublishError::Gap { last_n }),
         _ => {
             tracing::error!(word, rest, "Redis gave a reply that the function never gives");
