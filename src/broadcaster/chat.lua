@@ -68,7 +68,7 @@ local function ephemeral(keys, args)
 end
 
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return,
--- and 'after' or 'before' (with seq 0: the newest).
+-- and 'after', 'before' or 'newest' (whatever the position).
 -- Returns the last position, the one up to which the entries go, 1 if they follow the given one exactly (else they begin with the oldest
 -- kept; before a position: nothing), and the entries, oldest first.
 local function read(keys, args)
@@ -77,14 +77,15 @@ local function read(keys, args)
   local known = redis.call('HMGET', meta, 'e', 's')
   local epoch, seq = tonumber(known[1]), tonumber(known[2])
   if not (epoch and seq) then
-    return { START, START, after_seq == 0 and 1 or 0, {} }
+    return { START, START, (after_epoch == 0 and after_seq == 0) and 1 or 0, {} }
   end
-  if direction == 'before' then
-    local newest = after_seq == 0
+  if direction ~= 'after' then
+    local newest = direction == 'newest'
     local known_position = newest or after_epoch == epoch and after_seq <= seq + 1
     local entries = {}
     if known_position and limit > 0 then
-      local found = redis.call('XREVRANGE', log, newest and '+' or number(after_seq - 1) .. '-0', '-', 'COUNT', limit)
+      local to = newest and '+' or number(math.max(after_seq - 1, 0)) .. '-0'
+      local found = redis.call('XREVRANGE', log, to, '-', 'COUNT', limit)
       for index = #found, 1, -1 do
         entries[#entries + 1] = found[index][2][2]
       end
@@ -93,7 +94,7 @@ local function read(keys, args)
   end
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or seq + 1
-  local same_log = after_epoch == epoch or after_seq == 0
+  local same_log = after_epoch == epoch or (after_epoch == 0 and after_seq == 0)
   local continuous = same_log and after_seq + 1 >= first and after_seq <= seq
   local entries, through = {}, seq
   if limit > 0 then

@@ -232,7 +232,12 @@ impl Logs {
     fn read_back(&self, room: &RoomName, before: Option<MessageId>, limit: usize) -> Page {
         let top = self.rooms.get(room).map_or(MessageId::START, |log| log.top);
         let end = before.map_or(top.seq + 1, |before| before.seq);
-        let continuous = before.is_none_or(|before| before.epoch == top.epoch && before.seq <= top.seq + 1);
+        let known = top != MessageId::START;
+        let continuous = match before {
+            None => true,
+            Some(before) if !known => before == MessageId::START,
+            Some(before) => before.epoch == top.epoch && before.seq <= top.seq + 1,
+        };
         let mut publications = Vec::new();
         if let Some(log) = self.rooms.get(room).filter(|_| continuous) {
             let entries = log.entries.iter().rev().skip_while(|entry| entry.id.seq >= end).take(limit);

@@ -43,11 +43,20 @@ pub struct Draft {
     pub trace: Option<TraceContext>,
 }
 
+/// Who counts: two kinds that never meet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// A client's own id for itself, the same over its connections.
+    Client(String),
+    /// The `Idempotency-Key` of one request.
+    Key(String),
+}
+
 /// A sender's place in its own sequence. The log keeps the last one per (room, user, sender) and stores each `n` at most once.
 #[derive(Debug, Clone)]
 pub struct Counted {
-    /// The client's own id for itself, the same over its connections.
-    pub sender: String,
+    /// Who counts.
+    pub sender: Sender,
     /// Where this message stands.
     pub count: Count,
     /// How long the log remembers it.

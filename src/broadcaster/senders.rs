@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
-use super::{Count, Draft, Turn};
+use super::{Count, Draft, Sender, Turn};
 use crate::protocol::{MessageId, RoomName, UserId};
 
 /// Senders below which nobody is looked at for having expired.
 const FEW: usize = 1024;
+/// Most senders that are remembered.
+const MOST: usize = 100_000;
 
 /// Who counts, and where: a sender's id is its user's own, and each room has its own sequence.
-type Key = (RoomName, Option<UserId>, String);
+type Key = (RoomName, Option<UserId>, Sender);
 
 #[derive(Debug, Clone, Copy)]
 struct Last {
@@ -43,6 +45,14 @@ impl Senders {
         self.last.insert(key, Last { n: counted.count.n, id, until_ms: now_ms.saturating_add(keep_ms) });
         if self.last.len() >= self.sweep_at.max(FEW) {
             self.last.retain(|_, last| now_ms < last.until_ms);
+            if self.last.len() > MOST {
+                // Senders that were heard last are the ones that may repeat themselves: the older half goes.
+                let mut ends: Vec<i64> = self.last.values().map(|last| last.until_ms).collect();
+                let middle = ends.len() / 2;
+                let (_, median, _) = ends.select_nth_unstable(middle);
+                let median = *median;
+                self.last.retain(|_, last| last.until_ms > median);
+            }
             self.sweep_at = self.last.len() * 2;
         }
     }
@@ -69,7 +79,11 @@ mod tests {
             client: ClientId::random(),
             user: None,
             payload: RawValue::from_string("1".into()).unwrap(),
-            counted: Some(Counted { sender: sender.into(), count: Count { n, base: n }, keep: Duration::from_secs(2) }),
+            counted: Some(Counted {
+                sender: Sender::Client(sender.into()),
+                count: Count { n, base: n },
+                keep: Duration::from_secs(2),
+            }),
             ephemeral: false,
             trace: None,
         }
@@ -86,6 +100,10 @@ mod tests {
         for n in 0..50_000 {
             senders.stored(&draft(&n.to_string(), 1), id, n * 2);
             assert!(senders.last.len() <= 3000);
+        }
+        for n in 0..300_000 {
+            senders.stored(&draft(&n.to_string(), 1), id, 200_000 + n / 1000);
+            assert!(senders.last.len() <= 2 * MOST);
         }
     }
 }

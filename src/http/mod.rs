@@ -18,7 +18,6 @@ use std::{
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::IntoResponse as _,
     routing::get,
@@ -80,18 +79,20 @@ pub fn router(service: Arc<Service>) -> Router {
         .layer(CatchPanicLayer::new())
 }
 
-/// REST: bodies no longer than a message, and answers that pages of the allowed origins may read.
+/// REST: answers that pages of the allowed origins may read.
 fn rest(service: &Service) -> Router<Arc<Service>> {
     let origins: Vec<HeaderValue> = service.origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     let cors = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("idempotency-key")])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("traceparent"),
+        ])
         .expose_headers([header::RETRY_AFTER]);
-    Router::new()
-        .route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish))
-        .layer(DefaultBodyLimit::max(service.limits.message_bytes()))
-        .layer(cors)
+    Router::new().route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish)).layer(cors)
 }
 
 async fn openapi_json() -> axum::response::Response {

@@ -4,21 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::Bytes,
+    body::{Body, Bytes, to_bytes},
     extract::{
         Path, Query, State,
-        rejection::{BytesRejection, PathRejection, QueryRejection},
+        rejection::{PathRejection, QueryRejection},
     },
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{Problem, Service, access};
 use crate::{
-    broadcaster::{Counted, Draft, PublishError, Stretch},
+    broadcaster::{Counted, Draft, Publication, PublishError, Sender, Stretch},
     protocol::{ClientId, Command, Count, MessageId, Publish, RoomName},
     telemetry::trace::{self, TraceContext},
 };
@@ -29,6 +30,12 @@ const KEY_AGE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_KEY: usize = 64;
 /// Messages in an answer, unless asked for less, and at most.
 const PAGE: (usize, usize) = (50, 200);
+/// Longest that a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest that a read of the log may take.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// Most bytes of messages in an answer: what a client that does not read can hold here.
+const PAGE_BYTES: usize = 512 * 1024;
 /// Seconds until another try makes sense.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -95,6 +102,7 @@ pub(super) struct Part {
         (status = 400, description = "No message, or no room name", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Longer than a message may be", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The log could not take it: `outcome` says whether it may be stored", body = Problem, content_type = "application/problem+json"),
     ),
@@ -104,15 +112,15 @@ pub(super) async fn publish(
     State(service): State<Arc<Service>>,
     room: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
     let (_, identity) = access::check(&service, &headers)?;
     let room = room_name(room)?;
-    let body = body.map_err(|rejection| Problem::new(rejection.status(), "body", rejection.body_text()))?;
+    let body = read(body, service.limits.message_bytes()).await?;
     let text = std::str::from_utf8(&body).map_err(|_| bad_request("invalid_json", "the body is not UTF-8"))?;
     let message = message(text)?;
     let counted = idempotency_key(&headers)?.map(|key| Counted {
-        sender: format!("idempotency-key:{key}"),
+        sender: Sender::Key(key.to_owned()),
         count: Count { n: 1, base: 1 },
         keep: KEY_AGE,
     });
@@ -173,8 +181,10 @@ pub(super) async fn history(
     let room = room_name(room)?;
     let Query(part) = part.map_err(|rejection| bad_request("query", rejection.body_text()))?;
     let (stretch, limit) = part.stretch()?;
-    let page = service.hub.history(&room, stretch, limit).await;
-    let page = page.map_err(|error| unavailable(error.to_string()))?;
+    let page = timeout(READ_DEADLINE, service.hub.history(&room, stretch, limit)).await;
+    let page = page.map_err(|_| unavailable("the message log did not answer in time".into()))?;
+    let mut page = page.map_err(|error| unavailable(error.to_string()))?;
+    fit(&mut page.publications, matches!(stretch, Stretch::After(_)));
     let texts = page.publications.iter().map(|publication| serde_json::from_slice(publication.frame.json_text()));
     let messages = texts.collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%room, %error, "a message of the log is no JSON");
@@ -183,6 +193,26 @@ pub(super) async fn history(
     let history = History { messages, recovered: page.continuous, top: page.top };
     let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, Json(history)).into_response())
+}
+
+/// Cuts a page to its bytes, at the end that is farther from the position; never to nothing.
+fn fit(publications: &mut Vec<Publication>, from_start: bool) {
+    let mut bytes = 0;
+    let mut fits = |publication: &Publication| {
+        bytes += publication.frame.wire_len();
+        bytes <= PAGE_BYTES
+    };
+    let count = if from_start {
+        publications.iter().take_while(|publication| fits(publication)).count()
+    } else {
+        publications.iter().rev().take_while(|publication| fits(publication)).count()
+    };
+    let count = count.max(1).min(publications.len());
+    if from_start {
+        publications.truncate(count);
+    } else {
+        publications.drain(..publications.len() - count);
+    }
 }
 
 impl Part {
@@ -205,6 +235,18 @@ impl Part {
             return Err(bad_request("query", format!("`limit` is 1 to {}", PAGE.1)));
         }
         Ok((stretch, limit))
+    }
+}
+
+/// A body within its limit and in time: whoever sends it slowly holds a socket for as long.
+async fn read(body: Body, longest: usize) -> Result<Bytes, Problem> {
+    match timeout(BODY_DEADLINE, to_bytes(body, longest)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => {
+            let detail = format!("the body is longer than {longest} bytes, or broke off");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body", detail))
+        }
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body", "the body did not arrive in time")),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::Service;
 use crate::{
-    broadcaster::{Counted, Draft, PublishError, SENDER_AGE},
-    hub::{Attached, Connection, Receive},
+    broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender},
+    hub::{Attached, Connection, JoinError, Receive},
     protocol::{Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName},
     telemetry::trace::{self, TraceContext},
 };
@@ -39,7 +39,9 @@ impl Receive for &mut Socket<'_> {
             // Boxed: an idle connection should not carry the room for it.
             Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
             Ok(Command::Subscribe { rooms, reference }) => Box::pin(self.subscribe(rooms, reference.as_deref())).await,
-            Ok(Command::Unsubscribe { room, reference }) => self.unsubscribe(&room, reference.as_deref()),
+            Ok(Command::Unsubscribe { room, reference }) => {
+                Box::pin(self.unsubscribe(&room, reference.as_deref())).await
+            }
             Err(refusal) => Err(refusal),
         };
         match answer {
@@ -83,23 +85,35 @@ impl<'a> Socket<'a> {
         reference: Option<&str>,
     ) -> Result<Option<Frame>, Refusal> {
         self.for_sessions("subscribe", reference)?;
+        let mut away = false; // once one room has waited in vain, the others need not
         for (room, after) in rooms {
             if !self.attached.is_in(&room) && self.attached.room_count() >= self.rooms_max {
                 let message = format!("`{room}` would be one room too many: at most {} at a time", self.rooms_max);
                 self.refuse(&Refusal::new(ErrorCode::TooManyRooms, message, reference));
-            } else if let Err(error) = self.attached.subscribe(&room, after, reference).await {
-                let mut refusal = Refusal::new(ErrorCode::Unavailable, format!("`{room}`: {error}"), reference);
-                refusal.outcome = Some(Outcome::Refused);
-                refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-                self.refuse(&refusal);
+                continue;
+            }
+            let joined =
+                if away { Err(JoinError::Away) } else { self.attached.subscribe(&room, after, reference).await };
+            match joined {
+                Ok(()) => {}
+                Err(error @ JoinError::Already) => {
+                    self.refuse(&Refusal::new(ErrorCode::InvalidMessage, format!("`{room}`: {error}"), reference));
+                }
+                Err(error @ JoinError::Away) => {
+                    away = true;
+                    let mut refusal = Refusal::new(ErrorCode::Unavailable, format!("`{room}`: {error}"), reference);
+                    refusal.outcome = Some(Outcome::Refused);
+                    refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+                    self.refuse(&refusal);
+                }
             }
         }
         Ok(None)
     }
 
-    fn unsubscribe(&self, room: &RoomName, reference: Option<&str>) -> Result<Option<Frame>, Refusal> {
+    async fn unsubscribe(&self, room: &RoomName, reference: Option<&str>) -> Result<Option<Frame>, Refusal> {
         self.for_sessions("unsubscribe", reference)?;
-        if self.attached.unsubscribe(room) {
+        if self.attached.unsubscribe(room).await {
             return Ok(Some(Event::Unsubscribed { room: room.as_str(), r#ref: reference }.frame()));
         }
         let message = format!("this session is not in `{room}`");
@@ -113,7 +127,8 @@ impl<'a> Socket<'a> {
 
     async fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<Frame>, Refusal> {
         let reference = publish.reference.as_deref();
-        let refuse = |code, message: String| Refusal::new(code, message, reference);
+        let n = publish.count.map(|count| count.n);
+        let refuse = |code, message: String| Refusal { n, ..Refusal::new(code, message, reference) };
         let room = publish.room.clone().unwrap_or_else(|| self.room.clone());
         if !self.attached.is_in(&room) {
             let message = if self.connection.is_session() {
@@ -124,7 +139,6 @@ impl<'a> Socket<'a> {
             return Err(refuse(ErrorCode::NotSubscribed, message));
         }
         let counted = self.counted(publish).map_err(|message| refuse(ErrorCode::InvalidMessage, message.into()))?;
-        let n = publish.count.map(|count| count.n);
         match self.append(publish, room, counted).await {
             Ok(id) if reference.is_some() || n.is_some() => Ok(Some(Event::Ack { r#ref: reference, n, id }.frame())),
             Ok(_) => Ok(None),
@@ -143,7 +157,10 @@ impl<'a> Socket<'a> {
         }
         match (&self.sender, publish.count) {
             (_, None) => Ok(None),
-            (Some(sender), Some(count)) => Ok(Some(Counted { sender: sender.clone(), count, keep: SENDER_AGE })),
+            (Some(sender), Some(count)) => {
+                let sender = Sender::Client(sender.clone());
+                Ok(Some(Counted { sender, count, keep: SENDER_AGE }))
+            }
             (None, Some(_)) => Err("`n` counts a sender's messages: give `sender` once before or with it"),
         }
     }

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -106,6 +106,8 @@ pub struct Connection {
     drained: Notify,
     /// Heartbeats since the peer was last heard.
     silent: AtomicU8,
+    /// A message is being handled, and nothing read meanwhile.
+    busy: AtomicBool,
     /// How to close once the message under way is done.
     retiring: OnceLock<Close>,
     retire: Notify,
@@ -135,6 +137,7 @@ impl Connection {
             wake: Notify::new(),
             drained: Notify::new(),
             silent: AtomicU8::new(0),
+            busy: AtomicBool::new(false),
             retiring: OnceLock::new(),
             retire: Notify::new(),
         })
@@ -209,6 +212,9 @@ impl Connection {
     pub(super) fn heartbeat(&self, now: u64) {
         if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
             self.close(Close::Expired);
+        } else if self.busy.load(Ordering::Relaxed) {
+            // It is us who do not read at the moment. Whether the peer takes what it is sent, the outbox knows.
+            self.silent.store(0, Ordering::Relaxed);
         } else if self.silent.fetch_add(1, Ordering::Relaxed) >= 2 {
             self.close(Close::Heartbeat);
         } else {
@@ -268,7 +274,9 @@ impl Connection {
             };
             let close = match next {
                 Some(Ok(Message::Text(text))) => {
+                    self.busy.store(true, Ordering::Relaxed);
                     receiver.receive(&text).await;
+                    self.busy.store(false, Ordering::Relaxed);
                     continue;
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,

@@ -12,10 +12,17 @@ use super::{
     Connection, Hub,
     room::{Batch, Room},
 };
-use crate::protocol::{Close, Event, Frame, MessageId, RoomName};
+use crate::{
+    broadcaster::Page,
+    protocol::{Close, Event, Frame, MessageId, RoomName},
+};
 
 /// Longest that a client's first frame waits for its rooms.
 const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Longest that an `unsubscribed` waits for what is on its way.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+/// Longest that a joiner waits for a node that is behind it.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a joiner looks whether its node has caught up with it.
 const CATCH_UP_POLL: Duration = Duration::from_millis(20);
 
@@ -27,10 +34,16 @@ pub struct Attached {
     joined: SetOnce<()>,
 }
 
-/// Redis did not confirm a subscription in time.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the room cannot be joined while the message log is away")]
-pub struct JoinError;
+/// Why a session was not let into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Redis did not answer in time.
+    #[error("the room cannot be joined while the message log is away")]
+    Away,
+    /// It is in there.
+    #[error("the session is in this room already: unsubscribe first to take it up from another position")]
+    Already,
+}
 
 impl Attached {
     pub(super) fn new(hub: Arc<Hub>, connection: Arc<Connection>, rooms: Vec<RoomName>) -> Self {
@@ -61,24 +74,24 @@ impl Attached {
         let names = self.rooms.lock().clone();
         let entered: Vec<_> = names.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
         let mut positions = Vec::with_capacity(entered.len());
-        for room in &entered {
+        for (room, seat) in &entered {
             room.opened.get_or_init(|| self.hub.open(room)).await;
-            positions.extend(room.replay_end(&self.connection).map(|position| (room.name.clone(), position)));
+            positions.extend(room.replay_end(*seat).map(|position| (room.name.clone(), position)));
         }
         if self.connection.is_session() {
             self.connection.send(&welcome(&positions));
         }
         let _ = self.joined.set(());
-        for (n, room) in entered.iter().enumerate() {
+        for (n, (room, seat)) in entered.iter().enumerate() {
             if let Some(after) = after.filter(|_| n + 1 == entered.len()) {
-                self.replay(room, after, None).await;
+                let page = self.hub.read(&room.name, after).await;
+                self.replay(room, *seat, after, page, None).await;
             }
-            self.go_live(room).await;
+            self.go_live(room, *seat).await;
         }
     }
 
-    /// Joins one more room, or the same anew from another position. `subscribed` is sent in its place: after what was live before, ahead of
-    /// what was missed.
+    /// Joins one more room. `subscribed` is sent in its place: ahead of what was missed.
     pub async fn subscribe(
         &self,
         name: &RoomName,
@@ -86,44 +99,58 @@ impl Attached {
         reference: Option<&str>,
     ) -> Result<(), JoinError> {
         if self.is_in(name) {
-            self.hub.leave(name, &self.connection);
-        } else {
-            self.rooms.lock().push(name.clone());
+            return Err(JoinError::Already);
         }
-        let Some(room) = self.hub.enter(name, &self.connection) else { return Err(JoinError) };
-        if timeout(JOIN_PATIENCE, room.opened.get_or_init(|| self.hub.open(&room))).await.is_err() {
-            self.unsubscribe(name);
-            return Err(JoinError);
+        self.rooms.lock().push(name.clone());
+        let Some((room, seat)) = self.hub.enter(name, &self.connection) else { return Err(JoinError::Away) };
+        let ready = async {
+            room.opened.get_or_init(|| self.hub.open(&room)).await;
+            match after {
+                Some(after) => Some((after, self.hub.read(name, after).await)),
+                None => None,
+            }
+        };
+        match timeout(JOIN_PATIENCE, ready).await {
+            Ok(Some((after, page))) => self.replay(&room, seat, after, page, reference).await,
+            Ok(None) => self.announce(&room, seat, false, reference),
+            Err(_) => {
+                self.unsubscribe(name).await;
+                return Err(JoinError::Away);
+            }
         }
-        match after {
-            Some(after) => self.replay(&room, after, reference).await,
-            None => self.announce(&room, false, reference),
-        }
-        self.go_live(&room).await;
+        self.go_live(&room, seat).await;
         Ok(())
     }
 
-    /// Leaves a room. False: it was not in it.
-    pub fn unsubscribe(&self, name: &RoomName) -> bool {
-        let rooms = &mut *self.rooms.lock();
-        let Some(index) = rooms.iter().position(|room| room == name) else { return false };
-        rooms.swap_remove(index);
+    /// Leaves a room; once it returns nothing more comes from there. False: it was not in it.
+    pub async fn unsubscribe(&self, name: &RoomName) -> bool {
+        {
+            let rooms = &mut *self.rooms.lock();
+            let Some(index) = rooms.iter().position(|room| room == name) else { return false };
+            rooms.swap_remove(index);
+        }
         self.hub.leave(name, &self.connection);
+        if let Some(room) = self.hub.room(name) {
+            let _ = timeout(SETTLE_PATIENCE, room.settled()).await;
+        }
         true
     }
 
     /// Tells a session that it is in a room.
-    fn announce(&self, room: &Room, recovered: bool, reference: Option<&str>) {
-        if let Some(id) = room.replay_end(&self.connection).filter(|_| self.connection.is_session()) {
+    fn announce(&self, room: &Room, seat: u64, recovered: bool, reference: Option<&str>) {
+        if let Some(id) = room.replay_end(seat).filter(|_| self.connection.is_session()) {
             let subscribed = Event::Subscribed { room: room.name.as_str(), id, recovered, r#ref: reference };
             self.connection.send(&subscribed.frame());
         }
     }
 
     /// Sends what was held, then lets live messages through.
-    async fn go_live(&self, room: &Arc<Room>) {
-        while let Some(held) = room.release(&self.connection) {
+    async fn go_live(&self, room: &Arc<Room>, seat: u64) {
+        while let Some(held) = room.release(seat) {
             for frame in held {
+                if room.replay_end(seat).is_none() {
+                    return;
+                }
                 self.connection.send(&frame);
                 self.connection.drained().await;
             }
@@ -131,27 +158,28 @@ impl Attached {
         self.hub.flush_room(room.clone(), false);
     }
 
-    /// Sends what the log has after `after`, up to where live messages are held. If it no longer reaches back that far, a session is told so
-    /// and a plain socket gets all that the log has.
-    async fn replay(&self, room: &Arc<Room>, after: MessageId, reference: Option<&str>) {
-        let mut from = after;
-        let mut page = self.hub.read(&room.name, from).await;
+    /// Sends what the log has after `after`, beginning with `page`, up to where live messages are held. If it no longer reaches back that far, a
+    /// session is told so and a plain socket gets all that the log has. Ends when the connection leaves the room meanwhile.
+    async fn replay(&self, room: &Arc<Room>, seat: u64, after: MessageId, mut page: Page, reference: Option<&str>) {
         self.hub.metrics.resume(page.continuous).inc();
         if page.continuous {
-            self.catch_up(room, after).await;
+            self.catch_up(room, seat, after).await;
         }
-        self.announce(room, page.continuous, reference);
+        self.announce(room, seat, page.continuous, reference);
         if self.connection.is_session() && !page.continuous {
             return;
         }
-        while let Some(end) = room.replay_end(&self.connection) {
+        while let Some(end) = room.replay_end(seat) {
             page.publications.retain(|publication| publication.place.is_some_and(|place| place.id <= end));
             for batch in Batch::split(&page.publications) {
+                if room.replay_end(seat).is_none() {
+                    return;
+                }
                 self.hub.metrics.messages_out.inc_by(batch.messages as u64);
                 self.connection.send(&batch.frame);
                 self.connection.drained().await;
             }
-            from = page.through;
+            let from = page.through;
             if from >= end || !self.connection.is_open() {
                 return;
             }
@@ -164,17 +192,21 @@ impl Attached {
     }
 
     /// A client that comes from another node may be ahead of this one, whose subscription lags. What it has already must not reach it again.
-    async fn catch_up(&self, room: &Arc<Room>, after: MessageId) {
-        let behind = || room.replay_end(&self.connection).is_some_and(|end| end < after);
-        if !behind() {
+    async fn catch_up(&self, room: &Arc<Room>, seat: u64, after: MessageId) {
+        if room.replay_end(seat).is_none_or(|end| end >= after) {
             return;
         }
         room.mark_stale();
         self.hub.flush_room(room.clone(), false);
-        while self.connection.is_open() && room.position().is_some_and(|position| position < after) {
-            sleep(CATCH_UP_POLL).await;
+        let caught_up = async {
+            while room.replay_end(seat).is_some() && room.position().is_some_and(|position| position < after) {
+                sleep(CATCH_UP_POLL).await;
+            }
+        };
+        match timeout(CATCH_UP_PATIENCE, caught_up).await {
+            Ok(()) => room.hold_from_here(seat),
+            Err(_) => self.connection.close(Close::Restart { after_ms: 0 }),
         }
-        room.hold_from_here(&self.connection);
     }
 }
 

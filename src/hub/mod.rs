@@ -205,17 +205,18 @@ impl Hub {
     }
 
     /// Puts a connection into a room, held until [`Attached::join`] has brought it up to date.
-    fn enter(&self, name: &RoomName, connection: &Arc<Connection>) -> Option<Arc<Room>> {
+    fn enter(&self, name: &RoomName, connection: &Arc<Connection>) -> Option<(Arc<Room>, u64)> {
         let mut rooms = self.shard_of(name)?.rooms.write();
         let room = rooms.entry(name.clone()).or_insert_with(|| {
             self.broadcaster.want(name);
             Arc::new(Room::new(name.clone()))
         });
         // Under the map's lock, so that an empty room is not forgotten at this moment.
-        if room.enter(connection.clone()) {
+        let (seat, first) = room.enter(connection.clone());
+        if first {
             self.metrics.rooms.inc();
         }
-        Some(room.clone())
+        Some((room.clone(), seat))
     }
 
     fn leave(&self, name: &RoomName, connection: &Arc<Connection>) {

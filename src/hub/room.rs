@@ -5,7 +5,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    sync::{Notify, OnceCell},
+    time::Instant,
+};
 
 use super::Connection;
 use crate::{
@@ -72,6 +75,8 @@ impl Batch {
 /// A member that does not get live messages yet.
 struct Joiner {
     connection: Arc<Connection>,
+    /// Of this time in the room: a connection that leaves and comes back has another one.
+    seat: u64,
     /// Where replay ends and `frames` go on; known once the room is open.
     from: Option<MessageId>,
     frames: Vec<Frame>,
@@ -84,6 +89,10 @@ struct State {
     inbox: VecDeque<Publication>,
     /// Of the last message flushed; absent until the room is open.
     position: Option<MessageId>,
+    next_seat: u64,
+    /// Batches taken by the flusher, and those of them that it has sent.
+    taken: u64,
+    sent: u64,
     /// A flusher is at work.
     flushing: bool,
     /// Something was missed: read the log.
@@ -100,6 +109,7 @@ impl State {
 
     /// Moves on behind a batch and takes everybody who gets it.
     fn advance(&mut self, last: Option<MessageId>, frame: &Frame, members: &mut Vec<Arc<Connection>>) {
+        self.taken += 1;
         self.position = last.or(self.position);
         members.clear();
         members.extend(self.members.iter().cloned());
@@ -121,6 +131,8 @@ pub(super) struct Room {
     /// Set once the room is subscribed and its position known.
     pub(super) opened: OnceCell<()>,
     state: Mutex<State>,
+    /// The flusher has sent what it had taken.
+    settled: Notify,
 }
 
 impl Room {
@@ -130,21 +142,26 @@ impl Room {
             joiners: Vec::new(),
             inbox: VecDeque::new(),
             position: None,
+            next_seat: 0,
+            taken: 0,
+            sent: 0,
             flushing: false,
             stale: false,
             repairing: false,
             empty_since: None,
         };
-        Self { name, opened: OnceCell::new(), state: Mutex::new(state) }
+        Self { name, opened: OnceCell::new(), state: Mutex::new(state), settled: Notify::new() }
     }
 
-    /// Takes a joiner; what is live is held for it from now on. True: the room was empty.
-    pub(super) fn enter(&self, connection: Arc<Connection>) -> bool {
+    /// Takes a joiner; what is live is held for it from now on. Returns its seat, and whether the room was empty.
+    pub(super) fn enter(&self, connection: Arc<Connection>) -> (u64, bool) {
         let state = &mut *self.state.lock();
         let first = state.is_empty();
         state.empty_since = None;
-        state.joiners.push(Joiner { connection, from: state.position, frames: Vec::new(), bytes: 0 });
-        first
+        state.next_seat += 1;
+        let seat = state.next_seat;
+        state.joiners.push(Joiner { connection, seat, from: state.position, frames: Vec::new(), bytes: 0 });
+        (seat, first)
     }
 
     /// The room is subscribed and its log stood at `position` after that.
@@ -155,16 +172,16 @@ impl Room {
         prune(state, position);
     }
 
-    /// Where a joiner's replay ends.
-    pub(super) fn replay_end(&self, connection: &Arc<Connection>) -> Option<MessageId> {
+    /// Where a joiner's replay ends; `None`: it has left.
+    pub(super) fn replay_end(&self, seat: u64) -> Option<MessageId> {
         let state = self.state.lock();
-        state.joiners.iter().find(|joiner| Arc::ptr_eq(&joiner.connection, connection)).and_then(|joiner| joiner.from)
+        state.joiners.iter().find(|joiner| joiner.seat == seat).and_then(|joiner| joiner.from)
     }
 
-    /// What was held for a joiner; `None`: nothing was, and it is a member now.
-    pub(super) fn release(&self, connection: &Arc<Connection>) -> Option<Vec<Frame>> {
+    /// What was held for a joiner; `None`: nothing was, and it is a member now, or has left.
+    pub(super) fn release(&self, seat: u64) -> Option<Vec<Frame>> {
         let state = &mut *self.state.lock();
-        let index = state.joiners.iter().position(|joiner| Arc::ptr_eq(&joiner.connection, connection))?;
+        let index = state.joiners.iter().position(|joiner| joiner.seat == seat)?;
         let joiner = state.joiners.get_mut(index)?;
         if joiner.frames.is_empty() {
             let joiner = state.joiners.swap_remove(index);
@@ -239,9 +256,10 @@ impl Room {
         Some(!state.stale && state.members.len() + state.joiners.len() <= INLINE)
     }
 
-    /// The flusher's next piece of work.
+    /// The flusher's next piece of work; what it took before has been sent.
     pub(super) fn next(&self, scratch: &mut Scratch) -> Work {
         let state = &mut *self.state.lock();
+        self.settle(state);
         if let Some(batch) = take_batch(state, scratch) {
             return Work::Send(batch);
         }
@@ -258,27 +276,52 @@ impl Room {
 
     /// A stretch of the log was read for a repair: moves on behind it.
     pub(super) fn repaired(&self, batch: &Batch, scratch: &mut Scratch) {
-        self.state.lock().advance(batch.last, &batch.frame, &mut scratch.members);
+        let state = &mut *self.state.lock();
+        self.settle(state);
+        state.advance(batch.last, &batch.frame, &mut scratch.members);
+    }
+
+    fn settle(&self, state: &mut State) {
+        state.sent = state.taken;
+        self.settled.notify_waiters();
+    }
+
+    /// Returns once nothing that was taken before is still to be sent: who has left by now gets no more.
+    pub(super) async fn settled(&self) {
+        let taken = self.state.lock().taken;
+        loop {
+            let settled = self.settled.notified();
+            if self.state.lock().sent >= taken {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// The repair has reached the log's end.
     pub(super) fn end_repair(&self, position: MessageId) {
-        end_repair(&mut self.state.lock(), position);
+        let state = &mut *self.state.lock();
+        self.settle(state);
+        end_repair(state, position);
     }
 
     /// The log has lost the room's position and stands at `position` now. Returns everybody, who all have to start over.
     pub(super) fn reset(&self, position: MessageId) -> Vec<Arc<Connection>> {
         let state = &mut *self.state.lock();
+        self.settle(state);
         end_repair(state, position);
-        state.joiners.iter_mut().for_each(|joiner| joiner.from = Some(position));
+        for joiner in &mut state.joiners {
+            joiner.frames.clear();
+            joiner.bytes = 0;
+            joiner.from = Some(position);
+        }
         state.members.iter().chain(state.joiners.iter().map(|joiner| &joiner.connection)).cloned().collect()
     }
 
     /// Forgets what was held for a joiner, whose replay ends at the room's present position instead.
-    pub(super) fn hold_from_here(&self, connection: &Arc<Connection>) {
+    pub(super) fn hold_from_here(&self, seat: u64) {
         let state = &mut *self.state.lock();
-        let joiner = state.joiners.iter_mut().find(|joiner| Arc::ptr_eq(&joiner.connection, connection));
-        if let Some(joiner) = joiner {
+        if let Some(joiner) = state.joiners.iter_mut().find(|joiner| joiner.seat == seat) {
             joiner.frames.clear();
             joiner.bytes = 0;
             joiner.from = state.position;

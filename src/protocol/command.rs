@@ -169,6 +169,12 @@ impl<'a> Command<'a> {
     /// Decodes one text frame.
     pub fn decode(text: &'a str) -> Result<Self, Refusal> {
         let wire = Wire::decode(text)?;
+        let n = wire.n;
+        // A refused message uses up no `n`, so its sender has to know which it was.
+        Self::of(wire).map_err(|refusal| Refusal { n, ..refusal })
+    }
+
+    fn of(wire: Wire<'a>) -> Result<Self, Refusal> {
         let reference = wire.reference.as_deref();
         let refuse = |code, message: String| Refusal::new(code, message, reference);
         if reference.is_some_and(|reference| reference.len() > LONGEST_REF) {

@@ -70,7 +70,13 @@ async fn a_gap_says_where_to_go_on(over: Over) {
     }
     // A refused message uses up no n.
     client.send(json!({ "type": "welcome", "n": 6, "payload": 0 })).await;
-    while client.next().await["code"] != "reserved_type" {}
+    let refused = loop {
+        let event = client.next().await;
+        if event["type"] == "error" {
+            break event;
+        }
+    };
+    assert_eq!((&refused["code"], &refused["n"]), (&json!("reserved_type"), &json!(6)), "it says which it was");
     // Each room has its own sequence, and each sender.
     let mut other = chat.client(0, "/api/chat-api/ws/r").await;
     client.send(json!({ "room": "lobby", "n": 1, "payload": "lobby" })).await;

@@ -73,7 +73,8 @@ async fn what_the_log_dropped_is_not_replayed(over: Over) {
     let kept: Vec<Value> = (20..30).map(Value::from).collect();
     assert_eq!(payloads(&chat, 0, &first, 10).await, kept, "all that the log still has");
     assert_eq!(payloads(&chat, 0, "1-1", 10).await, kept, "a position of another log");
-    chat.nodes[0].wait_for_metric(r#"chat_resumes_total{outcome="reset"}"#, 2.0).await;
+    assert_eq!(payloads(&chat, 0, "9999999999999999-0", 10).await, kept, "a position that never was");
+    chat.nodes[0].wait_for_metric(r#"chat_resumes_total{outcome="reset"}"#, 3.0).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
 
 use self::{publisher::Publisher, subscriber::Subscriptions};
-use super::{Counted, Draft, Outlet, Page, PublishError, ReadError, Stretch};
+use super::{Counted, Draft, Outlet, Page, PublishError, ReadError, Sender, Stretch};
 use crate::{
     config::{Config, Secret},
     metrics::Metrics,
@@ -134,7 +134,7 @@ impl Redis {
         let (position, direction) = match stretch {
             Stretch::After(after) => (after, "after"),
             Stretch::Before(before) => (before, "before"),
-            Stretch::Newest => (MessageId::START, "before"),
+            Stretch::Newest => (MessageId::START, "newest"),
         };
         call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
         call.arg(position.epoch).arg(position.seq).arg(limit).arg(direction);
@@ -191,7 +191,11 @@ impl Keys {
     /// The key of a counted message's sender. The user's length keeps two pairs of user and sender apart that read the same together.
     fn sender(&self, draft: &Draft, counted: &Counted) -> String {
         let user = draft.user.as_ref().map_or("", UserId::as_str);
-        format!("{{{}:{}}}:n:{}:{user}:{}", self.prefix, draft.room, user.len(), counted.sender)
+        let (kind, sender) = match &counted.sender {
+            Sender::Client(sender) => ('n', sender),
+            Sender::Key(key) => ('k', key),
+        };
+        format!("{{{}:{}}}:{kind}:{}:{user}:{sender}", self.prefix, draft.room, user.len())
     }
 
     /// The room that a channel belongs to.
