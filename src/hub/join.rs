@@ -8,10 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    Connection, Hub,
-    room::{Batch, Room},
-};
+use super::{Connection, Hub, batch::Batch, room::Room};
 use crate::{
     broadcaster::Page,
     protocol::{Close, Event, Frame, MessageId, RoomName},

@@ -3,6 +3,7 @@
 //! Publishing goes to the broadcaster; what comes back from it is delivered to the members that are connected here. Knows no HTTP and no
 //! Redis. A room's log is the broadcaster's; the hub knows how far its members are in it and reads what they missed.
 
+mod batch;
 mod connection;
 mod join;
 mod outbox;
@@ -25,7 +26,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-use self::room::{Batch, INLINE, Room, Scratch, Work};
+use self::{
+    batch::{Batch, Scratch},
+    room::{INLINE, Room, Work},
+};
 pub use self::{
     connection::{Connection, ConnectionLimits, Ending, Receive},
     join::{Attached, JoinError},

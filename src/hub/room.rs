@@ -10,26 +10,19 @@ use tokio::{
     time::Instant,
 };
 
-use super::Connection;
+use super::{
+    Connection,
+    batch::{Batch, Scratch},
+};
 use crate::{
     broadcaster::Publication,
     protocol::{Close, Frame, MessageId, RoomName},
-    telemetry::trace::TraceContext,
 };
 
 /// Publications that may wait for the flusher; more and the room reads the log instead.
 const INBOX: usize = 1024;
-/// Most bytes joined into one write.
-const BATCH_BYTES: usize = 16 * 1024;
 /// Rooms up to this size are flushed by the publisher's own task.
 pub(super) const INLINE: usize = 64;
-
-/// What a flusher reuses from one flush to the next.
-#[derive(Default)]
-pub(super) struct Scratch {
-    pub(super) members: Vec<Arc<Connection>>,
-    frames: Vec<Frame>,
-}
 
 /// What the flusher has to do next.
 pub(super) enum Work {
@@ -39,37 +32,6 @@ pub(super) enum Work {
     Repair(MessageId),
     /// Nothing; this flusher is not one any more.
     Done,
-}
-
-/// Some publications as one piece.
-pub(super) struct Batch {
-    pub(super) frame: Frame,
-    pub(super) messages: usize,
-    /// Position of the last of them that has one.
-    pub(super) last: Option<MessageId>,
-    /// Of those among them that are traced.
-    pub(super) traces: Vec<(TraceContext, Option<MessageId>)>,
-}
-
-impl Batch {
-    /// A stretch of a log in pieces that an outbox takes. Traces end with the live delivery.
-    pub(super) fn split(publications: &[Publication]) -> Vec<Self> {
-        let mut batches = Vec::new();
-        let mut rest = publications;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|publication| {
-                bytes += publication.frame.wire_len();
-                bytes <= BATCH_BYTES
-            });
-            let (piece, tail) = rest.split_at(fits.count().max(1));
-            let frames: Vec<Frame> = piece.iter().map(|publication| publication.frame.clone()).collect();
-            let last = piece.last().and_then(|publication| publication.place).map(|place| place.id);
-            batches.push(Self { frame: Frame::join(&frames), messages: frames.len(), last, traces: Vec::new() });
-            rest = tail;
-        }
-        batches
-    }
 }
 
 /// A member that does not get live messages yet.
@@ -260,7 +222,8 @@ impl Room {
     pub(super) fn next(&self, scratch: &mut Scratch) -> Work {
         let state = &mut *self.state.lock();
         self.settle(state);
-        if let Some(batch) = take_batch(state, scratch) {
+        if let Some(batch) = Batch::take(&mut state.inbox, &mut scratch.frames) {
+            state.advance(batch.last, &batch.frame, &mut scratch.members);
             return Work::Send(batch);
         }
         if state.stale
@@ -343,31 +306,6 @@ fn prune(state: &mut State, position: MessageId) {
         state.inbox.clear();
         state.stale = true;
     }
-}
-
-/// Joins what waits, up to the size of a batch, and takes a snapshot of who gets it.
-fn take_batch(state: &mut State, scratch: &mut Scratch) -> Option<Batch> {
-    let mut last = None;
-    let mut bytes = 0;
-    let mut traces = Vec::new();
-    scratch.frames.clear();
-    while let Some(publication) = state.inbox.front() {
-        bytes += publication.frame.wire_len();
-        if bytes > BATCH_BYTES && !scratch.frames.is_empty() {
-            break;
-        }
-        let Some(publication) = state.inbox.pop_front() else { break };
-        let id = publication.place.map(|place| place.id);
-        last = id.or(last);
-        traces.extend(publication.trace.map(|trace| (trace, id)));
-        scratch.frames.push(publication.frame);
-    }
-    if scratch.frames.is_empty() {
-        return None;
-    }
-    let frame = Frame::join(&scratch.frames);
-    state.advance(last, &frame, &mut scratch.members);
-    Some(Batch { frame, messages: scratch.frames.len(), last, traces })
 }
 
 #[cfg(test)]
