@@ -27,10 +27,12 @@ use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 pub use self::error::Problem;
 use crate::{
     auth::Authenticator,
+    broadcaster::{Draft, PublishError},
     hub::{ConnectionLimits, Hub},
     metrics::Metrics,
+    protocol::MessageId,
     shutdown::Tasks,
-    telemetry::trace::Tracing,
+    telemetry::trace::{self, TraceContext, Tracing},
 };
 
 /// What the public routes work with.
@@ -59,6 +61,24 @@ pub struct Service {
     pub tracing: Tracing,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+}
+
+impl Service {
+    /// Sends a message on its way, whichever way it came in: timed and, if it is traced, inside its two spans, the second of which travels along.
+    async fn publish(&self, parent: Option<&TraceContext>, draft: Draft) -> Result<Option<MessageId>, PublishError> {
+        let received = self.tracing.receive(parent, &draft.room);
+        let span = trace::publish(&received, &draft.room, self.hub.broadcaster().system());
+        let draft = Draft { trace: trace::context_of(&span), ..draft };
+        let timer = self.metrics.publish_seconds.start_timer();
+        let result = self.hub.publish(draft).await;
+        timer.observe_duration();
+        match &result {
+            Ok(Some(id)) => trace::published(&span, *id),
+            Ok(None) => {}
+            Err(error) => trace::failed(&span, error.outcome().as_str()),
+        }
+        result
+    }
 }
 
 /// The routes of the public listener.

@@ -20,8 +20,8 @@ use utoipa::ToSchema;
 use super::{Problem, Service, access};
 use crate::{
     broadcaster::{Counted, Draft, Publication, PublishError, Sender, Stretch},
-    protocol::{ClientId, Command, Count, MessageId, Publish, RoomName},
-    telemetry::trace::{self, TraceContext},
+    protocol::{ClientId, Command, Count, ErrorCode, MessageId, Publish, RoomName},
+    telemetry::trace::TraceContext,
 };
 
 /// How long an `Idempotency-Key` is remembered.
@@ -128,23 +128,19 @@ pub(super) async fn publish(
     service.metrics.messages_in.inc();
     let parent = message.traceparent.as_deref().or_else(|| headers.get("traceparent")?.to_str().ok());
     let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
-    let received = service.tracing.receive(parent.as_ref(), &room);
-    let span = trace::publish(&received, &room, service.hub.broadcaster().system());
-    let client = ClientId::random();
     let draft = Draft {
         room,
         kind: message.kind.into_owned(),
-        client,
+        client: ClientId::random(),
         user: identity.map(|identity| identity.user),
         payload: message.payload.to_owned(),
         counted,
         ephemeral: false,
-        trace: trace::context_of(&span),
+        trace: None,
     };
-    let stored = service.hub.publish(draft).await.map_err(|error| not_stored(&service, &error))?;
+    let stored = service.publish(parent.as_ref(), draft).await.map_err(|error| not_stored(&service, &error))?;
     // There is no second `n` under a key, so a repetition is always one of the last.
     let id = stored.ok_or_else(|| unavailable("the message is stored, but not where".into()))?;
-    trace::published(&span, id);
     Ok((StatusCode::CREATED, Json(Published { id })).into_response())
 }
 
@@ -288,6 +284,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 fn not_stored(service: &Service, error: &PublishError) -> Problem {
-    service.metrics.refusal(crate::protocol::ErrorCode::Unavailable).inc();
+    service.metrics.refusal(ErrorCode::Unavailable).inc();
     unavailable(error.to_string()).outcome(error.outcome())
 }

@@ -5,7 +5,7 @@ use crate::{
     broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender},
     hub::{Attached, Connection, JoinError, Receive},
     protocol::{Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName},
-    telemetry::trace::{self, TraceContext},
+    telemetry::trace::TraceContext,
 };
 
 /// What a refused publish is told to wait.
@@ -20,8 +20,6 @@ pub(super) struct Socket<'a> {
     room: RoomName,
     /// Of the upgrade request; a message's own goes before it.
     trace: Option<TraceContext>,
-    /// Most rooms at one time.
-    rooms_max: usize,
     /// As the client calls itself when it counts; given once.
     sender: Option<String>,
     messages: u64,
@@ -60,8 +58,7 @@ impl<'a> Socket<'a> {
         room: RoomName,
         trace: Option<TraceContext>,
     ) -> Self {
-        let rooms_max = service.rooms_max;
-        Self { service, connection, attached, room, trace, rooms_max, sender: None, messages: 0 }
+        Self { service, connection, attached, room, trace, sender: None, messages: 0 }
     }
 
     fn refuse(&self, refusal: &Refusal) {
@@ -87,8 +84,9 @@ impl<'a> Socket<'a> {
         self.for_sessions("subscribe", reference)?;
         let mut away = false; // once one room has waited in vain, the others need not
         for (room, after) in rooms {
-            if !self.attached.is_in(&room) && self.attached.room_count() >= self.rooms_max {
-                let message = format!("`{room}` would be one room too many: at most {} at a time", self.rooms_max);
+            if !self.attached.is_in(&room) && self.attached.room_count() >= self.service.rooms_max {
+                let message =
+                    format!("`{room}` would be one room too many: at most {} at a time", self.service.rooms_max);
                 self.refuse(&Refusal::new(ErrorCode::TooManyRooms, message, reference));
                 continue;
             }
@@ -165,7 +163,7 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Hands the message to the hub. If it is traced, a producer span goes around that and its context along.
+    /// Hands the message to the hub.
     async fn append(
         &self,
         publish: &Publish<'_>,
@@ -173,8 +171,6 @@ impl<'a> Socket<'a> {
         counted: Option<Counted>,
     ) -> Result<Option<MessageId>, PublishError> {
         let own: Option<TraceContext> = publish.traceparent.as_deref().and_then(|text| text.parse().ok());
-        let received = self.service.tracing.receive(own.as_ref().or(self.trace.as_ref()), &room);
-        let span = trace::publish(&received, &room, self.service.hub.broadcaster().system());
         let draft = Draft {
             room,
             kind: publish.kind.clone().into_owned(),
@@ -183,17 +179,9 @@ impl<'a> Socket<'a> {
             payload: publish.payload.to_owned(),
             counted,
             ephemeral: publish.ephemeral,
-            trace: trace::context_of(&span),
+            trace: None,
         };
-        let timer = self.service.metrics.publish_seconds.start_timer();
-        let result = self.service.hub.publish(draft).await;
-        timer.observe_duration();
-        match &result {
-            Ok(Some(id)) => trace::published(&span, *id),
-            Ok(None) => {}
-            Err(error) => trace::failed(&span, error.outcome().as_str()),
-        }
-        result
+        self.service.publish(own.as_ref().or(self.trace.as_ref()), draft).await
     }
 }
 
