@@ -56,7 +56,13 @@ impl App {
         let tasks = Tasks::default();
         let readiness = Arc::new(Readiness::new(config.redis.url.is_some(), config.readiness.redis_grace));
         let authenticator = Authenticator::new(&config.auth).context("auth")?;
-        let hub = Hub::start(Prepared::new(&config)?, tasks.clone(), readiness.clone(), metrics.clone());
+        let hub = Hub::start(
+            Prepared::new(&config)?,
+            config.presence.clone(),
+            tasks.clone(),
+            readiness.clone(),
+            metrics.clone(),
+        );
         let service = Arc::new(Service {
             hub,
             authenticator,
@@ -91,6 +97,7 @@ impl App {
         let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
         let hub = service.hub.clone();
         tasks.spawn_until_stopped(hub.clone().look_after(config.limits.heartbeat));
+        tasks.spawn_until_stopped(hub.clone().keep_presence());
         let router = http::router(service.clone());
         let accepting = listener::serve(public, router, config.server.header_timeout, tasks.clone(), stop.clone());
         let accepting = tasks.spawn(accepting);
@@ -124,6 +131,9 @@ impl App {
         let left = || {
             end.saturating_duration_since(Instant::now()).clamp(LEAST_PATIENCE, config.drain.flush.max(LEAST_PATIENCE))
         };
+        if timeout(left(), hub.leave_presence()).await.is_err() {
+            tracing::warn!("presence ends with its lease");
+        }
         if !hub.broadcaster().finish(left()).await {
             tracing::warn!("some publishes were still under way");
         }

@@ -9,10 +9,12 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{Draft, Outlet, Page, Place, Publication, PublishError, Stretch, Turn, senders::Senders};
+use super::{
+    Attendance, Draft, Outlet, Page, Place, Publication, PublishError, Stretch, Turn, presence::Rooms, senders::Senders,
+};
 use crate::{
     config,
-    protocol::{Message, MessageId, RoomName, UserId},
+    protocol::{Message, MessageId, RoomName, Roster, UserId},
 };
 
 /// What an entry costs besides its bytes, roughly.
@@ -24,6 +26,7 @@ pub struct Local {
     logs: Mutex<Logs>,
     /// Taken inside `logs`; by itself where the outlet says who comes and goes, whatever it holds then.
     interest: Mutex<Interest>,
+    presence: Mutex<Rooms>,
     outlet: Weak<dyn Outlet>,
 }
 
@@ -54,7 +57,7 @@ impl Local {
             bytes_max: history.local_bytes,
             age_max: history.age,
         };
-        Self { logs: Mutex::new(logs), interest: Mutex::default(), outlet }
+        Self { logs: Mutex::new(logs), interest: Mutex::default(), presence: Mutex::default(), outlet }
     }
 
     pub(super) fn publish(&self, draft: &Draft) -> Result<Option<MessageId>, PublishError> {
@@ -101,6 +104,14 @@ impl Local {
             Stretch::Before(before) => logs.read_back(room, Some(before), limit),
             Stretch::Newest => logs.read_back(room, None, limit),
         }
+    }
+
+    pub(super) fn attend(&self, room: &RoomName, attendance: &Attendance, most: usize) -> Roster {
+        self.presence.lock().attend(room, attendance, most)
+    }
+
+    pub(super) fn roster(&self, room: &RoomName, most: usize) -> Roster {
+        self.presence.lock().roster(room, most)
     }
 
     fn trim(&self, logs: &mut Logs, now_ms: i64) {

@@ -4,6 +4,7 @@
 //! [`Publication`] on every node that has members in the room. Knows nothing of members or sockets: publications leave through an [`Outlet`].
 
 mod local;
+mod presence;
 mod redis;
 mod senders;
 
@@ -14,10 +15,12 @@ use std::{
 
 use serde_json::value::RawValue;
 
+pub use self::presence::Attendance;
+
 use crate::{
     config::{self, Config},
     metrics::Metrics,
-    protocol::{ClientId, Count, Frame, MessageId, Outcome, RoomName, UserId},
+    protocol::{ClientId, Count, Frame, MessageId, Outcome, RoomName, Roster, UserId},
     shutdown::{Readiness, Tasks},
     telemetry::trace::TraceContext,
 };
@@ -143,6 +146,8 @@ pub trait Outlet: Send + Sync {
     fn push(&self, publication: Publication);
     /// Sends what was pushed for a room, from a task of the outlet's own.
     fn flush(&self, room: &RoomName);
+    /// Who is in a room has changed.
+    fn roster(&self, room: &RoomName, roster: Roster);
     /// Something may have been missed in every room.
     fn stale(&self);
 }
@@ -184,9 +189,9 @@ pub struct ReadError(String);
 #[derive(Debug)]
 pub enum Broadcaster {
     /// One node; the log is in memory and ends with it.
-    Local(local::Local),
+    Local(Box<local::Local>),
     /// Any number of nodes.
-    Redis(redis::Redis),
+    Redis(Box<redis::Redis>),
 }
 
 /// A broadcaster whose settings are known to be good.
@@ -217,9 +222,9 @@ impl Prepared {
         metrics: Arc<Metrics>,
     ) -> Broadcaster {
         match self {
-            Self::Local(history) => Broadcaster::Local(local::Local::new(&history, outlet)),
+            Self::Local(history) => Broadcaster::Local(Box::new(local::Local::new(&history, outlet))),
             Self::Redis(settings) => {
-                Broadcaster::Redis(redis::Redis::start(*settings, outlet, tasks, readiness, metrics))
+                Broadcaster::Redis(Box::new(redis::Redis::start(*settings, outlet, tasks, readiness, metrics)))
             }
         }
     }
@@ -278,6 +283,28 @@ impl Broadcaster {
     /// The last position of a room's log.
     pub async fn top(&self, room: &RoomName) -> Result<MessageId, ReadError> {
         Ok(self.read(room, Stretch::Newest, 0).await?.top)
+    }
+
+    /// Says who of this node is in a room, and learns who is there over all nodes, listed if they are at most `most`. `None`: what this node said
+    /// before is not known any more; say everybody.
+    pub async fn attend(
+        &self,
+        room: &RoomName,
+        attendance: &Attendance,
+        most: usize,
+    ) -> Result<Option<Roster>, ReadError> {
+        match self {
+            Self::Local(local) => Ok(Some(local.attend(room, attendance, most))),
+            Self::Redis(redis) => redis.attend(room, attendance, most).await,
+        }
+    }
+
+    /// Who is in a room over all nodes, listed if they are at most `most`.
+    pub async fn roster(&self, room: &RoomName, most: usize) -> Result<Roster, ReadError> {
+        match self {
+            Self::Local(local) => Ok(local.roster(room, most)),
+            Self::Redis(redis) => redis.roster(room, most).await,
+        }
     }
 
     /// Takes no more messages and waits for those under way, at most `limit`. False: some were left.

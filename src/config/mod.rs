@@ -28,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     /// What a room keeps.
     pub history: History,
+    /// Who is in a room.
+    pub presence: Presence,
     /// The log and bus between the nodes.
     pub redis: Redis,
     /// When the node stops asking for traffic.
@@ -159,6 +161,28 @@ pub struct History {
 impl Default for History {
     fn default() -> Self {
         Self { messages: 1000, age: Duration::from_secs(24 * 60 * 60), local_bytes: 256 << 20 }
+    }
+}
+
+/// `[presence]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Presence {
+    /// Whether rooms keep who is there.
+    pub enabled: bool,
+    /// How long somebody who has left still counts as there, so that reconnects and rollouts show nobody leaving.
+    #[serde(with = "value::duration")]
+    pub linger: Duration,
+    /// How long those of a node that is gone still count as there.
+    #[serde(with = "value::duration")]
+    pub lease: Duration,
+    /// The most that are told by name; of more only their number.
+    pub events_max: usize,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { enabled: true, linger: Duration::from_secs(15), lease: Duration::from_secs(60), events_max: 200 }
     }
 }
 

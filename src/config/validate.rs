@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use tracing_subscriber::EnvFilter;
 
-use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Redis, Server, Telemetry, mask_url};
+use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Presence, Redis, Server, Telemetry, mask_url};
 use crate::auth::{Key, KeyError};
 
 /// A value that makes no sense.
@@ -28,6 +28,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     rules.auth(&config.auth);
     rules.limits(&config.limits);
     rules.history(&config.history);
+    rules.presence(&config.presence);
     rules.redis(&config.redis);
     rules.drain(&config.drain);
     rules.log(&config.log);
@@ -117,6 +118,18 @@ impl Rules {
         self.require((1..=1_000_000).contains(&history.messages), "history.messages", "1 to 1000000");
         self.positive(history.age, "history.age");
         self.require(history.local_bytes >= 1 << 20, "history.local_bytes", "1MiB or more");
+    }
+
+    fn presence(&mut self, presence: &Presence) {
+        let leases = Duration::from_secs(3)..=Duration::from_secs(60 * 60);
+        self.require(leases.contains(&presence.lease), "presence.lease", "3s to 1h");
+        self.require_both(
+            presence.linger <= presence.lease,
+            "presence.linger",
+            "presence.lease",
+            "no longer than presence.lease",
+        );
+        self.require(presence.events_max <= 1000, "presence.events_max", "0 to 1000");
     }
 
     fn redis(&mut self, redis: &Redis) {

@@ -7,6 +7,7 @@ pub mod listener;
 pub mod openapi;
 mod origin;
 mod page;
+mod presence;
 mod rooms;
 mod socket;
 mod ws;
@@ -85,6 +86,7 @@ impl Service {
 ///
 /// - `GET /api/chat-api/ws`, `GET /api/chat-api/ws/{room}`: sockets
 /// - `POST`, `GET /api/chat-api/rooms/{room}/messages`: publish, history
+/// - `GET /api/chat-api/rooms/{room}/presence`: who is there
 /// - `GET /api/chat-api/openapi.json`: this, for programs
 /// - `GET /`, `GET /assets/…`: the page
 pub fn router(service: Arc<Service>) -> Router {
@@ -112,7 +114,10 @@ fn rest(service: &Service) -> Router<Arc<Service>> {
             HeaderName::from_static("traceparent"),
         ])
         .expose_headers([header::RETRY_AFTER]);
-    Router::new().route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish)).layer(cors)
+    Router::new()
+        .route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish))
+        .route("/api/chat-api/rooms/{room}/presence", get(presence::presence))
+        .layer(cors)
 }
 
 async fn openapi_json() -> axum::response::Response {

@@ -5,12 +5,12 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{Problem, rooms, ws};
+use super::{Problem, presence, rooms, ws};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "chat-api", description = "Real-time chat over WebSockets. The frames on the socket: docs/protocol.md."),
-    paths(ws::lobby, ws::room, rooms::publish, rooms::history),
+    paths(ws::lobby, ws::room, rooms::publish, rooms::history, presence::presence),
     components(schemas(Problem)),
     tags(
         (name = "WebSocket", description = "Sockets: one message, one text frame of JSON"),

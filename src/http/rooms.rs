@@ -33,7 +33,7 @@ const PAGE: (usize, usize) = (50, 200);
 /// Longest that a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest that a read of the log may take.
-const READ_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Most bytes of messages in an answer: what a client that does not read can hold here.
 const PAGE_BYTES: usize = 512 * 1024;
 /// Seconds until another try makes sense.
@@ -250,11 +250,11 @@ fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
-fn unavailable(detail: String) -> Problem {
+pub(super) fn unavailable(detail: String) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(RETRY_AFTER_S)
 }
 
-fn room_name(room: Result<Path<String>, PathRejection>) -> Result<RoomName, Problem> {
+pub(super) fn room_name(room: Result<Path<String>, PathRejection>) -> Result<RoomName, Problem> {
     let Path(room) = room.map_err(|rejection| bad_request("room", rejection.body_text()))?;
     RoomName::new(&room).map_err(|error| bad_request("room", error.to_string()))
 }

@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use super::{Problem, Service, access, socket::Socket};
 use crate::{
     auth::{self, Identity, Offer},
-    hub::{Connection, Ending},
+    hub::{Connection, Ending, Joined},
     protocol::{ClientId, Event, Frame, Limits, MessageId, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
@@ -226,7 +226,7 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     let attached = service.hub.attach(connection.clone(), rooms);
     let mut socket = Socket::new(service, &connection, &attached, room.clone(), trace);
     let joined = async {
-        let welcome = |rooms: &[(RoomName, MessageId)]| welcome(service, &connection, rooms);
+        let welcome = |rooms: &[Joined]| welcome(service, &connection, rooms);
         Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
         pending::<Infallible>().await
     };
@@ -250,14 +250,15 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
 }
 
 /// A session's first frame.
-fn welcome(service: &Service, connection: &Connection, rooms: &[(RoomName, MessageId)]) -> Frame {
+fn welcome(service: &Service, connection: &Connection, rooms: &[Joined]) -> Frame {
     let welcome = Event::Welcome {
         client_id: connection.id(),
         from: connection.user().map(UserId::as_str),
         node: &service.node,
         heartbeat_ms: u64::try_from(service.heartbeat.as_millis()).unwrap_or(u64::MAX),
         limits: Limits { message_bytes: service.limits.message_bytes(), rooms: service.rooms_max },
-        rooms: rooms.iter().map(|(room, id)| (room.as_str(), *id)).collect(),
+        rooms: rooms.iter().map(|joined| (joined.room.as_str(), joined.position)).collect(),
+        presence: rooms.iter().filter_map(|joined| Some((joined.room.as_str(), joined.roster.clone()?))).collect(),
     };
     welcome.frame()
 }

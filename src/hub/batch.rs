@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::Connection;
 use crate::{
-    broadcaster::Publication,
+    broadcaster::{Place, Publication},
     protocol::{Frame, MessageId},
     telemetry::trace::TraceContext,
 };
@@ -19,9 +19,27 @@ pub(super) struct Scratch {
     pub(super) frames: Vec<Frame>,
 }
 
+/// What waits in a room.
+pub(super) enum Item {
+    /// For every member.
+    Message(Publication),
+    /// For sessions: what the server says of the room.
+    Notice(Frame),
+}
+
+impl Item {
+    pub(super) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Message(publication) => publication.place,
+            Self::Notice(_) => None,
+        }
+    }
+}
+
 /// Some publications as one piece.
 pub(super) struct Batch {
     pub(super) frame: Frame,
+    /// 0: a notice, for sessions only.
     pub(super) messages: usize,
     /// Position of the last of them that has one.
     pub(super) last: Option<MessageId>,
@@ -30,6 +48,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Whether a member of the room gets it.
+    pub(super) fn is_for(&self, member: &Connection) -> bool {
+        self.messages > 0 || member.is_session()
+    }
+
     /// A stretch of a log in pieces that an outbox takes. Traces end with the live delivery.
     pub(super) fn split(publications: &[Publication]) -> Vec<Self> {
         let mut batches = Vec::new();
@@ -49,16 +72,21 @@ impl Batch {
         batches
     }
 
-    /// Joins what waits, up to the size of a batch.
-    pub(super) fn take(inbox: &mut VecDeque<Publication>, frames: &mut Vec<Frame>) -> Option<Self> {
+    /// Joins what waits, up to the size of a batch; a notice goes by itself.
+    pub(super) fn take(inbox: &mut VecDeque<Item>, frames: &mut Vec<Frame>) -> Option<Self> {
+        if let Some(Item::Notice(frame)) = inbox.front() {
+            let notice = Self { frame: frame.clone(), messages: 0, last: None, traces: Vec::new() };
+            inbox.pop_front();
+            return Some(notice);
+        }
         let (mut last, mut bytes, mut traces) = (None, 0, Vec::new());
         frames.clear();
-        while let Some(publication) = inbox.front() {
+        while let Some(Item::Message(publication)) = inbox.front() {
             bytes += publication.frame.wire_len();
             if bytes > BATCH_BYTES && !frames.is_empty() {
                 break;
             }
-            let Some(publication) = inbox.pop_front() else { break };
+            let Some(Item::Message(publication)) = inbox.pop_front() else { break };
             let id = publication.place.map(|place| place.id);
             last = id.or(last);
             traces.extend(publication.trace.map(|trace| (trace, id)));

@@ -35,7 +35,7 @@ use tokio_tungstenite::{
 use super::outbox::{Limits, Next, Outbox};
 use crate::{
     config,
-    protocol::{ClientId, Close, Frame, UserId},
+    protocol::{ClientId, Close, Frame, Occupant, UserId},
 };
 
 /// The code of a connection that ended without a close frame (RFC 6455 §7.1.5).
@@ -153,6 +153,11 @@ impl Connection {
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// Whom it makes present in its rooms.
+    pub(super) fn occupant(&self) -> Occupant {
+        self.user.clone().map_or(Occupant::Anonymous(self.id), Occupant::User)
     }
 
     /// Whether it is a session.

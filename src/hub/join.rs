@@ -11,7 +11,7 @@ use tokio::{
 use super::{Connection, Hub, batch::Batch, room::Room};
 use crate::{
     broadcaster::Page,
-    protocol::{Close, Event, Frame, MessageId, RoomName},
+    protocol::{Close, Event, Frame, MessageId, RoomName, Roster},
 };
 
 /// Longest that a client's first frame waits for its rooms.
@@ -29,6 +29,17 @@ pub struct Attached {
     connection: Arc<Connection>,
     rooms: Mutex<Vec<RoomName>>,
     joined: SetOnce<()>,
+}
+
+/// A room that a connection has joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// Which.
+    pub room: RoomName,
+    /// Where live begins.
+    pub position: MessageId,
+    /// Who is there, where that is kept.
+    pub roster: Option<Roster>,
 }
 
 /// Why a session was not let into a room.
@@ -67,16 +78,21 @@ impl Attached {
 
     /// Joins the rooms that the connection was opened for, live, and the last of them from `after` on, if given. `welcome` makes a session's
     /// first frame of where live begins in each. Waits for Redis as long as it takes; safe to drop at any time.
-    pub async fn join(&self, after: Option<MessageId>, welcome: impl Fn(&[(RoomName, MessageId)]) -> Frame) {
+    pub async fn join(&self, after: Option<MessageId>, welcome: impl Fn(&[Joined]) -> Frame) {
         let names = self.rooms.lock().clone();
         let entered: Vec<_> = names.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
-        let mut positions = Vec::with_capacity(entered.len());
+        let mut joined = Vec::with_capacity(entered.len());
         for (room, seat) in &entered {
             room.opened.get_or_init(|| self.hub.open(room)).await;
-            positions.extend(room.replay_end(*seat).map(|position| (room.name.clone(), position)));
+            let position = room.replay_end(*seat);
+            joined.extend(position.map(|position| Joined {
+                room: room.name.clone(),
+                position,
+                roster: self.roster(room),
+            }));
         }
         if self.connection.is_session() {
-            self.connection.send(&welcome(&positions));
+            self.connection.send(&welcome(&joined));
         }
         let _ = self.joined.set(());
         for (n, (room, seat)) in entered.iter().enumerate() {
@@ -136,9 +152,15 @@ impl Attached {
     /// Tells a session that it is in a room.
     fn announce(&self, room: &Room, seat: u64, recovered: bool, reference: Option<&str>) {
         if let Some(id) = room.replay_end(seat).filter(|_| self.connection.is_session()) {
-            let subscribed = Event::Subscribed { room: room.name.as_str(), id, recovered, r#ref: reference };
+            let (room, presence) = (room.name.as_str(), self.roster(room));
+            let subscribed = Event::Subscribed { room, id, recovered, presence, r#ref: reference };
             self.connection.send(&subscribed.frame());
         }
+    }
+
+    /// Who is in a room, for this connection.
+    fn roster(&self, room: &Room) -> Option<Roster> {
+        room.presence.as_ref()?.lock().roster_for(&self.connection.occupant())
     }
 
     /// Sends what was held, then lets live messages through.

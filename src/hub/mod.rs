@@ -3,10 +3,13 @@
 //! Publishing goes to the broadcaster; what comes back from it is delivered to the members that are connected here. Knows no HTTP and no
 //! Redis. A room's log is the broadcaster's; the hub knows how far its members are in it and reads what they missed.
 
+mod attendance;
 mod batch;
 mod connection;
+mod drain;
 mod join;
 mod outbox;
+mod presence;
 mod room;
 
 use std::{
@@ -23,21 +26,24 @@ use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use self::{
+    attendance::Desk,
     batch::{Batch, Scratch},
     room::{INLINE, Room, Work},
 };
 pub use self::{
     connection::{Connection, ConnectionLimits, Ending, Receive},
-    join::{Attached, JoinError},
+    drain::Drained,
+    join::{Attached, JoinError, Joined},
 };
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Stretch},
+    config,
     metrics::Metrics,
-    protocol::{ClientId, Close, Event, MessageId, RoomName},
+    protocol::{ClientId, Close, Event, MessageId, RoomName, Roster},
     shutdown::{Readiness, Tasks},
     telemetry::trace,
 };
@@ -56,9 +62,7 @@ const READ_RETRY: Duration = Duration::from_millis(500);
 const INLINE_BATCHES: usize = 16;
 /// Longest wait, a page of a repair, for the members to take what they missed.
 const REPAIR_PACE: Duration = Duration::from_millis(250);
-/// Spread of the wait that a closing node asks of its clients: the closes themselves are paced.
-const RECONNECT_SPREAD_MS: u64 = 1000;
-/// The same where a whole room has to come back at once.
+/// Spread of the wait asked of clients where a whole room has to come back at once.
 const RESET_SPREAD_MS: u64 = 5000;
 
 #[derive(Default)]
@@ -73,6 +77,7 @@ pub struct Hub {
     shards: [Shard; SHARDS],
     hasher: RandomState,
     broadcaster: Broadcaster,
+    desk: Desk,
     reads: Semaphore,
     /// The node goes away: who attaches now is closed at once.
     closing: AtomicBool,
@@ -83,12 +88,19 @@ pub struct Hub {
 impl Hub {
     /// Makes the hub and starts its broadcaster, whose publications it delivers.
     #[must_use]
-    pub fn start(broadcaster: Prepared, tasks: Tasks, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn start(
+        broadcaster: Prepared,
+        presence: config::Presence,
+        tasks: Tasks,
+        readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
             shards: std::array::from_fn(|_| Shard::default()),
             hasher: RandomState::new(),
             broadcaster: broadcaster.start(me.clone(), &tasks, readiness, metrics.clone()),
+            desk: Desk::new(presence),
             reads: Semaphore::new(READS),
             closing: AtomicBool::new(false),
             tasks,
@@ -126,7 +138,7 @@ impl Hub {
             shard.connections.lock().insert(connection.id(), connection.clone());
         }
         if self.closing.load(Ordering::SeqCst) {
-            connection.retire(restart(RECONNECT_SPREAD_MS)); // an upgrade that was under way when the drain ended
+            connection.retire(drain::restart()); // an upgrade that was under way when the drain ended
         }
         self.metrics.opened.inc();
         self.metrics.connections.inc();
@@ -160,32 +172,6 @@ impl Hub {
         }
     }
 
-    /// Closes every connection, spread evenly over `window`, each between two messages, and waits for the last to end, at most `flush` longer.
-    pub async fn drain(&self, window: Duration, flush: Duration) -> Drained {
-        let mut connections = self.connections();
-        fastrand::shuffle(&mut connections);
-        let closed = connections.len();
-        let slot = window.div_f64(closed.max(1) as f64);
-        let start = Instant::now();
-        for (n, connection) in connections.into_iter().enumerate() {
-            sleep_until(start + slot.mul_f64(n as f64 + fastrand::f64())).await;
-            connection.retire(restart(RECONNECT_SPREAD_MS));
-        }
-        self.closing.store(true, Ordering::SeqCst);
-        self.connections().iter().for_each(|connection| connection.retire(restart(RECONNECT_SPREAD_MS)));
-        // First what is under way may end; who is still there then is closed in the middle of it.
-        let _ = timeout(flush / 2, self.empty()).await;
-        self.connections().iter().for_each(|connection| connection.close(restart(RECONNECT_SPREAD_MS)));
-        let _ = timeout(flush / 2, self.empty()).await;
-        Drained { closed, forced: self.connection_count() }
-    }
-
-    async fn empty(&self) {
-        while self.connection_count() > 0 {
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// Connections at this moment.
     #[must_use]
     pub fn connection_count(&self) -> usize {
@@ -213,10 +199,11 @@ impl Hub {
         let mut rooms = self.shard_of(name)?.rooms.write();
         let room = rooms.entry(name.clone()).or_insert_with(|| {
             self.broadcaster.want(name);
-            Arc::new(Room::new(name.clone()))
+            Arc::new(Room::new(name.clone(), self.desk.open(name)))
         });
         // Under the map's lock, so that an empty room is not forgotten at this moment.
         let (seat, first) = room.enter(connection.clone());
+        self.desk.entered(room, connection);
         if first {
             self.metrics.rooms.inc();
         }
@@ -224,13 +211,19 @@ impl Hub {
     }
 
     fn leave(&self, name: &RoomName, connection: &Arc<Connection>) {
-        if self.room(name).is_some_and(|room| room.leave(connection)) {
+        let Some(room) = self.room(name) else { return };
+        let Some(last) = room.leave(connection) else { return };
+        self.desk.left(&room, connection);
+        if last {
             self.metrics.rooms.dec();
         }
     }
 
     fn forget_empty_rooms(&self, shard: &Shard) {
-        let is_over = |room: &Room| room.empty_since().is_some_and(|since| since.elapsed() >= LINGER);
+        let is_over = |room: &Room| {
+            let settled = room.presence.as_ref().is_none_or(|presence| presence.lock().is_settled());
+            settled && room.empty_since().is_some_and(|since| since.elapsed() >= LINGER)
+        };
         if !shard.rooms.read().values().any(|room| is_over(room)) {
             return;
         }
@@ -246,12 +239,18 @@ impl Hub {
     /// Subscribes a room and finds where its log stands. Waits for Redis as long as it takes.
     async fn open(&self, room: &Room) {
         self.broadcaster.subscribe(&room.name).await;
-        let top = loop {
-            match self.broadcaster.top(&room.name).await {
-                Ok(top) => break top,
-                Err(_) => sleep(READ_RETRY.mul_f64(fastrand::f64())).await,
+        let top = async {
+            loop {
+                match self.broadcaster.top(&room.name).await {
+                    Ok(top) => return top,
+                    Err(_) => sleep(READ_RETRY.mul_f64(fastrand::f64())).await,
+                }
             }
         };
+        let (top, ()) = tokio::join!(top, self.report(room));
+        if let Some(presence) = &room.presence {
+            presence.lock().news(&room.name); // who joins is told in another way
+        }
         room.open(top);
     }
 
@@ -350,20 +349,17 @@ impl Hub {
         self.metrics.resets.inc();
         let everybody = room.reset(top);
         tracing::warn!(room = %room.name, connections = everybody.len(), "the room's log has lost its position; its members start over");
-        let subscribed = Event::Subscribed { room: room.name.as_str(), id: top, recovered: false, r#ref: None }.frame();
+        let subscribed =
+            Event::Subscribed { room: room.name.as_str(), id: top, recovered: false, presence: None, r#ref: None }
+                .frame();
         for connection in everybody {
             if connection.is_session() {
                 connection.send(&subscribed);
             } else {
-                connection.close(restart(RESET_SPREAD_MS));
+                connection.close(Close::Restart { after_ms: fastrand::u64(0..=RESET_SPREAD_MS) });
             }
         }
     }
-}
-
-/// Come back, somewhere within `spread_ms`.
-fn restart(spread_ms: u64) -> Close {
-    Close::Restart { after_ms: fastrand::u64(0..=spread_ms) }
 }
 
 impl Outlet for Hub {
@@ -379,19 +375,17 @@ impl Outlet for Hub {
         }
     }
 
+    fn roster(&self, room: &RoomName, roster: Roster) {
+        if let Some(room) = self.room(room) {
+            self.desk.learn(&room, roster);
+        }
+    }
+
     fn stale(&self) {
         for room in self.rooms() {
+            self.desk.renew(&room);
             room.mark_stale();
             self.flush_room(room, false);
         }
     }
-}
-
-/// What a drain did.
-#[derive(Debug, Clone, Copy)]
-pub struct Drained {
-    /// Connections closed.
-    pub closed: usize,
-    /// Connections that had not ended by then.
-    pub forced: usize,
 }

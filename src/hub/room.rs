@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{
     Connection,
-    batch::{Batch, Scratch},
+    batch::{Batch, Item, Scratch},
+    presence::Presence,
 };
 use crate::{
     broadcaster::Publication,
@@ -48,7 +49,7 @@ struct Joiner {
 struct State {
     members: Vec<Arc<Connection>>,
     joiners: Vec<Joiner>,
-    inbox: VecDeque<Publication>,
+    inbox: VecDeque<Item>,
     /// Of the last message flushed; absent until the room is open.
     position: Option<MessageId>,
     next_seat: u64,
@@ -70,18 +71,18 @@ impl State {
     }
 
     /// Moves on behind a batch and takes everybody who gets it.
-    fn advance(&mut self, last: Option<MessageId>, frame: &Frame, members: &mut Vec<Arc<Connection>>) {
+    fn advance(&mut self, batch: &Batch, members: &mut Vec<Arc<Connection>>) {
         self.taken += 1;
-        self.position = last.or(self.position);
+        self.position = batch.last.or(self.position);
         members.clear();
-        members.extend(self.members.iter().cloned());
-        for joiner in &mut self.joiners {
-            joiner.bytes += frame.wire_len();
+        members.extend(self.members.iter().filter(|member| batch.is_for(member)).cloned());
+        for joiner in self.joiners.iter_mut().filter(|joiner| batch.is_for(&joiner.connection)) {
+            joiner.bytes += batch.frame.wire_len();
             if joiner.bytes > joiner.connection.outbox_bytes() {
                 joiner.frames = Vec::new();
                 joiner.connection.close(Close::Slow);
             } else {
-                joiner.frames.push(frame.clone());
+                joiner.frames.push(batch.frame.clone());
             }
         }
     }
@@ -93,12 +94,14 @@ pub(super) struct Room {
     /// Set once the room is subscribed and its position known.
     pub(super) opened: OnceCell<()>,
     state: Mutex<State>,
+    /// Absent where it is not kept. Never locked together with the rest.
+    pub(super) presence: Option<Mutex<Presence>>,
     /// The flusher has sent what it had taken.
     settled: Notify,
 }
 
 impl Room {
-    pub(super) fn new(name: RoomName) -> Self {
+    pub(super) fn new(name: RoomName, presence: Option<Mutex<Presence>>) -> Self {
         let state = State {
             members: Vec::new(),
             joiners: Vec::new(),
@@ -112,7 +115,7 @@ impl Room {
             repairing: false,
             empty_since: None,
         };
-        Self { name, opened: OnceCell::new(), state: Mutex::new(state), settled: Notify::new() }
+        Self { name, opened: OnceCell::new(), state: Mutex::new(state), presence, settled: Notify::new() }
     }
 
     /// Takes a joiner; what is live is held for it from now on. Returns its seat, and whether the room was empty.
@@ -154,21 +157,20 @@ impl Room {
         Some(std::mem::take(&mut joiner.frames))
     }
 
-    /// Takes a connection out. True: it was the last.
-    pub(super) fn leave(&self, connection: &Arc<Connection>) -> bool {
+    /// Takes a connection out; whether it was the last, or `None` if it was not there.
+    pub(super) fn leave(&self, connection: &Arc<Connection>) -> Option<bool> {
         let state = &mut *self.state.lock();
-        if state.is_empty() {
-            return false;
-        }
         if let Some(index) = state.members.iter().position(|member| Arc::ptr_eq(member, connection)) {
             state.members.swap_remove(index);
+        } else {
+            let index = state.joiners.iter().position(|joiner| Arc::ptr_eq(&joiner.connection, connection))?;
+            state.joiners.swap_remove(index);
         }
-        state.joiners.retain(|joiner| !Arc::ptr_eq(&joiner.connection, connection));
         let empty = state.is_empty();
         if empty {
             state.empty_since = Some(Instant::now());
         }
-        empty
+        Some(empty)
     }
 
     /// Since when nobody is here.
@@ -187,18 +189,28 @@ impl Room {
         let Some(place) = publication.place else {
             // Ephemeral: gets through while the room keeps up, and is nobody's loss otherwise.
             if state.position.is_some() && !state.stale && !state.repairing && state.inbox.len() < INBOX {
-                state.inbox.push_back(publication);
+                state.inbox.push_back(Item::Message(publication));
             }
             return;
         };
         let behind = if state.repairing { None } else { state.position };
-        let last = state.inbox.iter().rev().find_map(|waiting| waiting.place).map(|place| place.id);
+        let last = state.inbox.iter().rev().find_map(Item::place).map(|place| place.id);
         match last.or(behind) {
             Some(last) if place.id <= last => {}
             Some(last) if place.prev != last => state.stale = true,
             _ if state.inbox.len() >= INBOX => state.stale = true,
-            _ => state.inbox.push_back(publication),
+            _ => state.inbox.push_back(Item::Message(publication)),
         }
+    }
+
+    /// Takes a frame for the room's sessions, which comes to them in order with its messages. False: there is no room for it.
+    pub(super) fn push_notice(&self, frame: Frame) -> bool {
+        let state = &mut *self.state.lock();
+        let takes = state.position.is_some() && state.inbox.len() < INBOX;
+        if takes {
+            state.inbox.push_back(Item::Notice(frame));
+        }
+        takes
     }
 
     /// Something may have been missed. A room that is not open yet has nothing to miss.
@@ -223,7 +235,7 @@ impl Room {
         let state = &mut *self.state.lock();
         self.settle(state);
         if let Some(batch) = Batch::take(&mut state.inbox, &mut scratch.frames) {
-            state.advance(batch.last, &batch.frame, &mut scratch.members);
+            state.advance(&batch, &mut scratch.members);
             return Work::Send(batch);
         }
         if state.stale
@@ -241,7 +253,7 @@ impl Room {
     pub(super) fn repaired(&self, batch: &Batch, scratch: &mut Scratch) {
         let state = &mut *self.state.lock();
         self.settle(state);
-        state.advance(batch.last, &batch.frame, &mut scratch.members);
+        state.advance(batch, &mut scratch.members);
     }
 
     fn settle(&self, state: &mut State) {
@@ -300,10 +312,10 @@ fn end_repair(state: &mut State, position: MessageId) {
 
 /// Drops from the inbox what the log has given already; what does not follow it exactly makes the room stale.
 fn prune(state: &mut State, position: MessageId) {
-    state.inbox.retain(|publication| publication.place.is_none_or(|place| place.id > position));
-    let first = state.inbox.iter().find_map(|publication| publication.place);
+    state.inbox.retain(|item| item.place().is_none_or(|place| place.id > position));
+    let first = state.inbox.iter().find_map(Item::place);
     if first.is_some_and(|first| first.prev != position) {
-        state.inbox.clear();
+        state.inbox.retain(|item| matches!(item, Item::Notice(_)));
         state.stale = true;
     }
 }
@@ -340,7 +352,7 @@ mod tests {
 
     #[test]
     fn what_follows_is_flushed_and_what_came_twice_is_not() {
-        let room = Room::new(RoomName::lobby());
+        let room = Room::new(RoomName::lobby(), None);
         room.push(publication(1));
         assert_eq!(room.begin_flush(), None, "not before the room is open");
         room.open(id(1));
@@ -357,7 +369,7 @@ mod tests {
 
     #[test]
     fn ephemeral_ones_pass_in_order_and_move_nothing() {
-        let room = Room::new(RoomName::lobby());
+        let room = Room::new(RoomName::lobby(), None);
         room.push(ephemeral());
         room.open(id(1));
         assert_eq!(room.begin_flush(), None, "nobody was there");
@@ -376,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_hole_makes_the_room_read_the_log_and_nothing_is_lost_meanwhile() {
-        let room = Room::new(RoomName::lobby());
+        let room = Room::new(RoomName::lobby(), None);
         room.open(id(1));
         room.push(publication(2));
         room.push(publication(4));
@@ -394,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_hole_behind_the_repair_is_repaired_too() {
-        let room = Room::new(RoomName::lobby());
+        let room = Room::new(RoomName::lobby(), None);
         room.open(id(1));
         room.push(publication(3));
         assert_eq!(room.begin_flush(), Some(false));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{ClientId, Frame, MessageId, RoomName};
+use super::{ClientId, Frame, MessageId, Occupant, RoomName, Roster};
 
 /// The closed list of error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -204,6 +204,9 @@ pub enum Event<'a> {
         limits: Limits,
         /// The rooms the session is in, and where live begins in each.
         rooms: BTreeMap<&'a str, MessageId>,
+        /// Who is in them.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        presence: BTreeMap<&'a str, Roster>,
     },
     /// The session is in a room.
     Subscribed {
@@ -213,6 +216,9 @@ pub enum Event<'a> {
         id: MessageId,
         /// What follows continues exactly after the position asked for; if not, start over from history.
         recovered: bool,
+        /// Who is there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        presence: Option<Roster>,
         /// Echoed.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
@@ -224,6 +230,22 @@ pub enum Event<'a> {
         /// Echoed.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
+    },
+    /// Who is in a room has changed. With neither list nor changes only the number is known.
+    Presence {
+        /// Which.
+        room: &'a str,
+        /// Who has come.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        joined: Vec<&'a Occupant>,
+        /// Who has gone.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        left: Vec<&'a Occupant>,
+        /// Everybody: instead of changes, where the list was not known before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        here: Option<&'a [Occupant]>,
+        /// How many there are.
+        count: usize,
     },
     /// Before a close 1012: when to come back.
     Reconnect {

@@ -8,9 +8,11 @@ mod event;
 mod frame;
 mod name;
 mod payload;
+mod presence;
 
 pub use close::Close;
 pub use command::{Command, Count, Publish, Refusal};
 pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};
+pub use presence::{Occupant, Roster};

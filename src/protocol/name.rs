@@ -54,7 +54,8 @@ impl Borrow<str> for RoomName {
 }
 
 /// Who a token speaks for; cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
 pub struct UserId(Arc<str>);
 
 impl UserId {
@@ -72,7 +73,7 @@ impl UserId {
 }
 
 /// One connection, unique over all nodes and time (UUID version 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Uuid);
 
 impl ClientId {
@@ -95,16 +96,30 @@ impl fmt::Display for ClientId {
     }
 }
 
+impl FromStr for ClientId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        Uuid::try_parse(text).map(Self).map_err(|_| InvalidId::Client)
+    }
+}
+
 impl Serialize for ClientId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// A text that is no message id.
+/// A text that is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a message id is one that the server gave, such as `1764000000000-42`, or `0-0` for the start of the log")]
-pub struct InvalidId;
+pub enum InvalidId {
+    /// Of a message.
+    #[error("a message id is one that the server gave, such as `1764000000000-42`, or `0-0` for the start of the log")]
+    Message,
+    /// Of a connection.
+    #[error("a client id is 32 hexadecimal digits")]
+    Client,
+}
 
 /// A position in a room's log: `<epoch>-<seq>`.
 ///
@@ -134,9 +149,9 @@ impl FromStr for MessageId {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let number = |digits: &str| {
             let plain = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-            if plain { digits.parse().map_err(|_| InvalidId) } else { Err(InvalidId) }
+            if plain { digits.parse().map_err(|_| InvalidId::Message) } else { Err(InvalidId::Message) }
         };
-        let (epoch, seq) = text.split_once('-').ok_or(InvalidId)?;
+        let (epoch, seq) = text.split_once('-').ok_or(InvalidId::Message)?;
         Ok(Self { epoch: number(epoch)?, seq: number(seq)? })
     }
 }
@@ -179,7 +194,7 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id > MessageId::START && MessageId { epoch: id.epoch + 1, seq: 1 } > id);
         for bad in ["", "1", "1-", "-1", "1-2-3", "+1-2", "1- 2", "x-1", "99999999999999999-1"] {
-            assert_eq!(bad.parse::<MessageId>(), Err(InvalidId), "{bad:?}");
+            assert_eq!(bad.parse::<MessageId>(), Err(InvalidId::Message), "{bad:?}");
         }
     }
 }

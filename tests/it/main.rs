@@ -16,6 +16,7 @@ mod exactly_once;
 mod fanout;
 mod operations;
 mod page;
+mod presence;
 mod redis_loss;
 mod rest;
 mod resume;

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Over, client::Offer, eventually};
+use crate::support::{Chat, Client, NodeBuilder, Over, client::Offer, eventually};
+
+/// Without presence, which has tests of its own.
+async fn start_with(over: Over, configure: impl Fn(NodeBuilder) -> NodeBuilder) -> Chat {
+    Chat::start_with(over, |node| configure(node.env("CHAT_PRESENCE__ENABLED", "false"))).await
+}
 
 /// A session and its `welcome`.
 async fn session(chat: &Chat, n: usize, path: &str) -> (Client, Value) {
@@ -34,7 +39,7 @@ async fn publish(client: &mut Client, room: &str, payload: Value) -> String {
 }
 
 async fn a_session_is_welcomed_and_holds_many_rooms(over: Over) {
-    let chat = Chat::start(over).await;
+    let chat = start_with(over, |node| node).await;
     let (mut session, welcome) = session(&chat, 0, "/api/chat-api/ws/general").await;
     assert_eq!(welcome["rooms"], json!({ "general": "0-0", "lobby": "0-0" }));
     assert_eq!(welcome["limits"], json!({ "message_bytes": 32 * 1024, "rooms": 100 }));
@@ -75,7 +80,7 @@ async fn a_session_is_welcomed_and_holds_many_rooms(over: Over) {
 }
 
 async fn rooms_are_resumed_each_from_its_position(over: Over) {
-    let chat = Chat::start(over).await;
+    let chat = start_with(over, |node| node).await;
     let (mut first, _) = session(&chat, 0, "/api/chat-api/ws").await;
     subscribe(&mut first, "a", "").await;
     subscribe(&mut first, "b", "").await;
@@ -113,7 +118,7 @@ async fn rooms_are_resumed_each_from_its_position(over: Over) {
 }
 
 async fn rooms_are_limited(over: Over) {
-    let chat = Chat::start_with(over, |node| node.env("CHAT_LIMITS__ROOMS", "3")).await;
+    let chat = start_with(over, |node| node.env("CHAT_LIMITS__ROOMS", "3")).await;
     let (mut session, _) = session(&chat, 0, "/api/chat-api/ws/general").await;
     assert_eq!(subscribe(&mut session, "third", "").await["type"], "subscribed");
     let refused = subscribe(&mut session, "fourth", "").await;
@@ -126,7 +131,7 @@ async fn rooms_are_limited(over: Over) {
 
 /// A session that leaves and joins again while messages flow, from where it was: no hole, no duplicate, nothing after `unsubscribed`.
 async fn leaving_and_coming_back_under_load(over: Over) {
-    let chat = Chat::start(over).await;
+    let chat = start_with(over, |node| node).await;
     let mut sender = chat.client(0, "/api/chat-api/ws/r").await;
     for n in 0..200 {
         sender.publish(json!(n)).await;
@@ -226,7 +231,7 @@ async fn a_drain_tells_sessions_when_to_come_back() {
 /// A log that lost everything: sessions are told and stay.
 #[tokio::test]
 async fn an_emptied_log_is_told_to_sessions() {
-    let mut chat = Chat::start(Over::Redis).await;
+    let mut chat = start_with(Over::Redis, |node| node).await;
     let (mut session, _) = session(&chat, 0, "/api/chat-api/ws/r").await;
     publish(&mut session, "r", json!("lost")).await;
     let redis = chat.redis.as_mut().expect("redis");
@@ -253,7 +258,7 @@ async fn an_emptied_log_is_told_to_sessions() {
 /// While Redis is away a session cannot join, is told so, and can later.
 #[tokio::test]
 async fn joining_without_redis_is_refused_as_retryable() {
-    let mut chat = Chat::start(Over::Redis).await;
+    let mut chat = start_with(Over::Redis, |node| node).await;
     let (mut session, _) = session(&chat, 0, "/api/chat-api/ws").await;
     chat.redis.as_mut().expect("redis").kill();
     chat.nodes[0].wait_for_metric("chat_redis_up", 0.0).await;

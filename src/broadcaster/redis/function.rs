@@ -10,6 +10,9 @@ const SOURCE: &str = include_str!("../chat.lua");
 static LIBRARY: LazyLock<String> = LazyLock::new(|| format!("chat_{:016x}", fnv1a(SOURCE.as_bytes())));
 static PUBLISH: LazyLock<String> = LazyLock::new(|| format!("{}_publish", *LIBRARY));
 static EPHEMERAL: LazyLock<String> = LazyLock::new(|| format!("{}_ephemeral", *LIBRARY));
+static ATTEND: LazyLock<String> = LazyLock::new(|| format!("{}_attend", *LIBRARY));
+static RECEDE: LazyLock<String> = LazyLock::new(|| format!("{}_recede", *LIBRARY));
+static ROSTER: LazyLock<String> = LazyLock::new(|| format!("{}_roster", *LIBRARY));
 static READ: LazyLock<String> = LazyLock::new(|| format!("{}_read", *LIBRARY));
 
 /// FNV-1a: names a text, protects nothing.
@@ -30,6 +33,21 @@ pub(super) fn ephemeral() -> Cmd {
 /// A call of `read`.
 pub(super) fn read() -> Cmd {
     call(&READ)
+}
+
+/// A call of `attend`.
+pub(super) fn attend() -> Cmd {
+    call(&ATTEND)
+}
+
+/// The same where nobody has come.
+pub(super) fn recede() -> Cmd {
+    call(&RECEDE)
+}
+
+/// A call of `roster`.
+pub(super) fn roster() -> Cmd {
+    call(&ROSTER)
 }
 
 fn call(name: &str) -> Cmd {

@@ -5,6 +5,7 @@
 
 mod entry;
 mod function;
+mod presence;
 mod publisher;
 mod subscriber;
 
@@ -15,14 +16,19 @@ use std::{
 
 use anyhow::Context as _;
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, ProtocolVersion, RedisError,
+    io::tcp::TcpSettings,
+};
+
+use uuid::Uuid;
 
 use self::{publisher::Publisher, subscriber::Subscriptions};
-use super::{Counted, Draft, Outlet, Page, PublishError, ReadError, Sender, Stretch};
+use super::{Attendance, Counted, Draft, Outlet, Page, PublishError, ReadError, Sender, Stretch};
 use crate::{
     config::{Config, Secret},
     metrics::Metrics,
-    protocol::{MessageId, RoomName, UserId},
+    protocol::{MessageId, RoomName, Roster, UserId},
     shutdown::{Readiness, Tasks},
 };
 
@@ -34,6 +40,8 @@ const READERS: usize = 4;
 /// See the module.
 #[derive(Debug)]
 pub struct Redis {
+    /// This node among those that have somebody in a room.
+    node: String,
     keys: Keys,
     readers: Pool,
     publisher: Publisher,
@@ -87,7 +95,7 @@ impl Redis {
             metrics: metrics.clone(),
         };
         tasks.spawn_until_stopped(subscriber.run());
-        Self { keys, readers, publisher, subscriptions, metrics }
+        Self { node: Uuid::new_v4().simple().to_string(), keys, readers, publisher, subscriptions, metrics }
     }
 
     pub(super) async fn publish(&self, draft: Draft) -> Result<Option<MessageId>, PublishError> {
@@ -129,7 +137,6 @@ impl Redis {
         stretch: Stretch,
         limit: usize,
     ) -> Result<(String, String, bool, Vec<Vec<u8>>), ReadError> {
-        let mut connection = self.readers.get().await.map_err(|error| ReadError(error.to_string()))?;
         let mut call = function::read();
         let (position, direction) = match stretch {
             Stretch::After(after) => (after, "after"),
@@ -138,6 +145,33 @@ impl Redis {
         };
         call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
         call.arg(position.epoch).arg(position.seq).arg(limit).arg(direction);
+        self.ask(&call).await
+    }
+
+    /// `None`: Redis does not know this node there; say everybody.
+    pub(super) async fn attend(
+        &self,
+        room: &RoomName,
+        attendance: &Attendance,
+        most: usize,
+    ) -> Result<Option<Roster>, ReadError> {
+        let (word, roster): (String, Vec<u8>) =
+            self.ask(&presence::attend(&self.keys, &self.node, room, attendance, most)).await?;
+        match (word.as_str(), presence::decode(&roster)) {
+            ("ok", Some(roster)) => Ok(Some(roster)),
+            ("whole", _) => Ok(None),
+            _ => Err(ReadError(format!("{word:?} is no reply of the function's"))),
+        }
+    }
+
+    pub(super) async fn roster(&self, room: &RoomName, most: usize) -> Result<Roster, ReadError> {
+        let roster: Vec<u8> = self.ask(&presence::roster(&self.keys, room, most)).await?;
+        presence::decode(&roster).ok_or_else(|| ReadError("the reply is no roster".into()))
+    }
+
+    /// One call on a pooled connection; loads the library where it is missing.
+    async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, ReadError> {
+        let mut connection = self.readers.get().await.map_err(|error| ReadError(error.to_string()))?;
         let mut result = call.query_async(&mut connection).await;
         if let Err(error) = &result
             && function::is_missing(error)
@@ -182,6 +216,10 @@ impl Keys {
 
     fn log(&self, room: &RoomName) -> String {
         format!("{{{}:{room}}}:log", self.prefix)
+    }
+
+    fn here(&self, room: &RoomName) -> String {
+        format!("{{{}:{room}}}:here", self.prefix)
     }
 
     fn meta(&self, room: &RoomName) -> String {

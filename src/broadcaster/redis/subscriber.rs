@@ -16,7 +16,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{Keys, Server, entry};
+use super::{Keys, Server, entry, presence};
 use crate::{broadcaster::Outlet, metrics::Metrics, protocol::RoomName, shutdown::Readiness};
 
 /// Channels in one SUBSCRIBE.
@@ -206,6 +206,9 @@ impl Subscriber {
 
 fn receive(keys: &Keys, outlet: &Weak<dyn Outlet>, metrics: &Metrics, channel: &[u8], payload: &[u8]) {
     let (Some(room), Some(outlet)) = (keys.room_of(channel), outlet.upgrade()) else { return };
+    if let Some(roster) = presence::decode(payload) {
+        return outlet.roster(&room, roster);
+    }
     match entry::decode(&room, payload) {
         Ok(publication) => {
             outlet.push(publication);

@@ -14,6 +14,26 @@ pub use self::{
     redis::Redis,
 };
 
+/// Runs tests that take an [`Over`] over each broadcaster.
+macro_rules! both {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            use crate::support::Over;
+
+            #[tokio::test]
+            async fn over_local() {
+                super::$test(Over::Local).await;
+            }
+
+            #[tokio::test]
+            async fn over_redis() {
+                super::$test(Over::Redis).await;
+            }
+        }
+    )+};
+}
+pub(crate) use both;
+
 /// Longest wait for anything. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -1,0 +1,86 @@
+//! Who is in a room, as Redis keeps it: see `attend` in `chat.lua`.
+
+use redis::Cmd;
+use serde::Deserialize;
+
+use super::{Keys, function};
+use crate::{
+    broadcaster::Attendance,
+    protocol::{ClientId, Occupant, RoomName, Roster, UserId},
+};
+
+/// What `chat.lua` gives, and publishes on the room's channel.
+#[derive(Deserialize)]
+struct Wire {
+    here: Here,
+}
+
+#[derive(Deserialize)]
+struct Here {
+    count: usize,
+    list: Option<Vec<String>>,
+}
+
+/// How a roster begins, and no message.
+const HEAD: &[u8] = br#"{"v":1,"here":"#;
+
+/// The roster in a publication; `None`: it is something else.
+pub(super) fn decode(bytes: &[u8]) -> Option<Roster> {
+    if !bytes.starts_with(HEAD) {
+        return None;
+    }
+    let Wire { here } = serde_json::from_slice(bytes).ok()?;
+    let mut list: Option<Vec<Occupant>> = here.list.map(|list| list.iter().filter_map(|text| occupant(text)).collect());
+    list.iter_mut().for_each(|list| list.sort_unstable());
+    Some(Roster { count: here.count, here: list })
+}
+
+/// Says who has come to a room and gone from it.
+pub(super) fn attend(keys: &Keys, node: &str, room: &RoomName, attendance: &Attendance, most: usize) -> Cmd {
+    let Attendance { joined, left, whole, lease } = attendance;
+    let mut call = if joined.is_empty() { function::recede() } else { function::attend() };
+    call.arg(2).arg(keys.here(room)).arg(keys.channel(room));
+    call.arg(node).arg(lease.as_millis() as u64).arg(most).arg(u8::from(*whole)).arg(joined.len());
+    for occupant in joined.iter().chain(left) {
+        call.arg(field(occupant));
+    }
+    call
+}
+
+/// Asks who is in a room.
+pub(super) fn roster(keys: &Keys, room: &RoomName, most: usize) -> Cmd {
+    let mut call = function::roster();
+    call.arg(1).arg(keys.here(room)).arg(most);
+    call
+}
+
+/// The field of an occupant.
+fn field(occupant: &Occupant) -> String {
+    match occupant {
+        Occupant::User(user) => format!("u{user}"),
+        Occupant::Anonymous(client) => format!("c{client}"),
+    }
+}
+
+fn occupant(field: &str) -> Option<Occupant> {
+    match field.split_at_checked(1)? {
+        ("u", user) => UserId::new(user).ok().map(Occupant::User),
+        ("c", client) => client.parse::<ClientId>().ok().map(Occupant::Anonymous),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn occupants_come_back_as_they_were_written() {
+        let (user, client) = (Occupant::User(UserId::new("zoë@@ 1").unwrap()), Occupant::Anonymous(ClientId::random()));
+        let list = serde_json::to_string(&[field(&user), field(&client), "x?".to_owned()]).unwrap();
+        let roster = decode(format!(r#"{{"v":1,"here":{{"count":2,"list":{list}}}}}"#).as_bytes()).unwrap();
+        assert_eq!(roster, Roster::of(vec![client, user], 200), "what is not known is left out");
+        assert_eq!(decode(br#"{"v":1,"here":{"count":900}}"#), Some(Roster { count: 900, here: None }));
+        assert_eq!(decode(br#"{"v":1,"id":"1-1"}"#), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Keeps the rooms' [`Presence`] true: tells the broadcaster who has come and gone, renews the node's leases, and tells sessions what has changed.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{Connection, Hub, SHARDS, Shard, presence::Presence, room::Room};
+use crate::{
+    broadcaster::{Attendance, ReadError},
+    config,
+    protocol::{RoomName, Roster},
+};
+
+/// How often rooms that have something to say are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Rooms that are seen to at one time.
+const CONCURRENT: usize = 16;
+/// How often a lease is renewed before it would end.
+const RENEWALS: u32 = 3;
+
+/// What the hub keeps for the presence of all rooms.
+pub(super) struct Desk {
+    settings: config::Presence,
+    /// Rooms to look at.
+    pending: Mutex<HashSet<RoomName>>,
+}
+
+impl Desk {
+    pub(super) fn new(settings: config::Presence) -> Self {
+        Self { settings, pending: Mutex::default() }
+    }
+
+    /// Of a room that begins; the lobby, where everybody is, has none.
+    pub(super) fn open(&self, room: &RoomName) -> Option<Mutex<Presence>> {
+        let kept = self.settings.enabled && room.as_str() != RoomName::LOBBY;
+        kept.then(|| Mutex::new(Presence::new()))
+    }
+
+    pub(super) fn entered(&self, room: &Room, connection: &Connection) {
+        self.change(room, |presence| presence.enter(connection.occupant()));
+    }
+
+    pub(super) fn left(&self, room: &Room, connection: &Connection) {
+        let until = Instant::now() + self.settings.linger;
+        self.change(room, |presence| presence.leave(&connection.occupant(), until));
+    }
+
+    pub(super) fn learn(&self, room: &Room, roster: Roster) {
+        self.change(room, |presence| presence.learn(roster));
+    }
+
+    /// The lease is renewed, and what others have said meanwhile learned.
+    pub(super) fn renew(&self, room: &Room) {
+        self.change(room, Presence::renew);
+    }
+
+    fn change(&self, room: &Room, change: impl FnOnce(&mut Presence)) {
+        let Some(presence) = &room.presence else { return };
+        let pending = {
+            let presence = &mut *presence.lock();
+            change(presence);
+            presence.is_pending()
+        };
+        if pending {
+            self.pending.lock().insert(room.name.clone());
+        }
+    }
+}
+
+impl Hub {
+    /// Sees to the rooms' presence until the node goes away.
+    pub async fn keep_presence(self: Arc<Self>) {
+        if !self.desk.settings.enabled {
+            return;
+        }
+        let mut tick = every(TICK);
+        let mut renewal = every(self.desk.settings.lease / RENEWALS / SHARDS as u32);
+        let mut shards = self.shards.iter().cycle();
+        while !self.closing.load(Ordering::SeqCst) {
+            tokio::select! {
+                _ = tick.tick() => self.see_to_rooms().await,
+                _ = renewal.tick() => shards.by_ref().take(1).for_each(|shard| self.renew_leases(shard)),
+            }
+        }
+    }
+
+    /// Who is in a room, over all nodes. `None`: that is not kept.
+    pub async fn presence(&self, room: &RoomName) -> Option<Result<Roster, ReadError>> {
+        if !self.desk.settings.enabled || room.as_str() == RoomName::LOBBY {
+            return None;
+        }
+        Some(self.broadcaster.roster(room, self.desk.settings.events_max).await)
+    }
+
+    /// The node goes away: those who were here count as there for `presence.linger` more. By then they are on another node.
+    pub async fn leave_presence(&self) {
+        let lease = self.desk.settings.linger;
+        let depart = Attendance { joined: Vec::new(), left: Vec::new(), whole: false, lease };
+        let held = |room: &Arc<Room>| room.presence.as_ref().is_some_and(|presence| !presence.lock().is_settled());
+        let rooms = self.rooms().into_iter().filter(held);
+        let tell = async |room: Arc<Room>| {
+            if let Err(error) = self.broadcaster.attend(&room.name, &depart, 0).await {
+                tracing::debug!(room = %room.name, %error, "presence ends with its lease");
+            }
+        };
+        stream::iter(rooms).for_each_concurrent(CONCURRENT, tell).await;
+    }
+
+    fn renew_leases(&self, shard: &Shard) {
+        let rooms: Vec<Arc<Room>> = shard.rooms.read().values().cloned().collect();
+        rooms.iter().for_each(|room| self.desk.renew(room));
+    }
+
+    async fn see_to_rooms(&self) {
+        let pending = std::mem::take(&mut *self.desk.pending.lock());
+        let rooms = pending.iter().filter_map(|name| self.room(name));
+        let see_to = async |room: Arc<Room>| {
+            if self.see_to(&room).await {
+                self.desk.pending.lock().insert(room.name.clone());
+            }
+        };
+        stream::iter(rooms).for_each_concurrent(CONCURRENT, see_to).await;
+    }
+
+    /// One round of a room. True: it has to be looked at again.
+    async fn see_to(&self, room: &Arc<Room>) -> bool {
+        let Some(presence) = &room.presence else { return false };
+        if !presence.lock().begin_round(Instant::now()) {
+            return true;
+        }
+        self.report(room).await;
+        let news = presence.lock().news(&room.name);
+        if let Some(frame) = news {
+            if !room.push_notice(frame) {
+                presence.lock().untold();
+            }
+            self.flush_room(room.clone(), true);
+        }
+        presence.lock().is_pending()
+    }
+
+    /// Tells the broadcaster what there is to tell, and learns who is there over all nodes.
+    pub(super) async fn report(&self, room: &Room) {
+        let Some(presence) = &room.presence else { return };
+        let config::Presence { lease, events_max, .. } = self.desk.settings;
+        for _ in 0..2 {
+            let Some(attendance) = presence.lock().report(Instant::now(), lease) else { return };
+            match self.broadcaster.attend(&room.name, &attendance, events_max).await {
+                Ok(Some(roster)) => return presence.lock().reported(roster),
+                Ok(None) => {} // once more, with everybody
+                Err(error) => return tracing::debug!(room = %room.name, %error, "presence is told again later"),
+            }
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

@@ -1,0 +1,172 @@
+//! Who is in a room: told to sessions by user, over all nodes, without storms.
+
+use serde_json::{Value, json};
+
+use crate::support::{Chat, Client, Node, NodeBuilder, Over, both, client::Offer, eventually};
+
+fn user(name: &str) -> Offer {
+    Offer::default().header("authorization", format!("Bearer {}", token(name)))
+}
+
+/// As `chat-api token` mints them.
+fn token(user: &str) -> String {
+    let mut command = crate::support::chat_api();
+    command.args(["token", "--sub", user]).env("CHAT_AUTH__SECRET", SECRET);
+    crate::support::run(&mut command).trim().to_owned()
+}
+
+const SECRET: &str = "presence-presence-presence-presence";
+const PATH: &str = "/api/chat-api/ws/general";
+
+fn with_users(node: NodeBuilder) -> NodeBuilder {
+    node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).env("CHAT_PRESENCE__LINGER", "1s")
+}
+
+/// A session in `general` and who it was told is there.
+async fn session(node: &Node, offer: Offer) -> (Client, Value) {
+    let offer = offer.header("sec-websocket-protocol", "chat.v1");
+    let mut client = Client::open(node.public, PATH, offer).await.expect("the upgrade succeeds");
+    let welcome = client.next().await;
+    assert!(welcome["presence"]["lobby"].is_null(), "{welcome}");
+    (client, welcome["presence"]["general"].clone())
+}
+
+/// The next news that are not about a client's own coming.
+async fn news(client: &mut Client, own: &str) -> Value {
+    loop {
+        let event = client.next().await;
+        assert_eq!((&event["type"], &event["room"]), (&json!("presence"), &json!("general")), "{event}");
+        if event["joined"] != json!([{ "from": own }]) {
+            return event;
+        }
+    }
+}
+
+async fn sessions_are_told_who_comes_and_goes(over: Over) {
+    let chat = Chat::start_with(over, with_users).await;
+    let other = &chat.nodes[chat.nodes.len() - 1];
+    let (mut alice, here) = session(&chat.nodes[0], user("alice")).await;
+    assert_eq!(here, json!({ "count": 1, "here": [{ "from": "alice" }] }));
+    let (mut bob, here) = session(other, user("bob")).await;
+    assert_eq!(here["here"].as_array().expect("a list").last(), Some(&json!({ "from": "bob" })));
+    let event = news(&mut alice, "alice").await;
+    assert_eq!(event, json!({ "type": "presence", "room": "general", "joined": [{ "from": "bob" }], "count": 2 }));
+
+    // A second tab is nobody new, and a user whose tabs are all gone is away only after a while.
+    let (second, here) = session(&chat.nodes[0], user("bob")).await;
+    assert_eq!(here, json!({ "count": 2, "here": [{ "from": "alice" }, { "from": "bob" }] }));
+    bob.leave().await;
+    drop(second);
+    let (mut back, _) = session(other, user("bob")).await;
+    let mut carol = Client::open(other.public, PATH, user("carol")).await.expect("a plain socket is there too");
+    carol.ping().await;
+    let event = news(&mut alice, "alice").await;
+    assert_eq!((&event["joined"], &event["left"]), (&json!([{ "from": "carol" }]), &Value::Null), "bob never left");
+    carol.leave().await;
+    let event = news(&mut alice, "alice").await;
+    assert_eq!(event, json!({ "type": "presence", "room": "general", "left": [{ "from": "carol" }], "count": 2 }));
+
+    let token = format!("Bearer {}", token("carol"));
+    let path = "/api/chat-api/rooms/general/presence";
+    let answer = crate::support::http::get(other.public, path, &[("authorization", &token)]).await;
+    assert_eq!(answer.json(), json!({ "count": 2, "here": [{ "from": "alice" }, { "from": "bob" }] }));
+    let answer = crate::support::http::get(other.public, path, &[]).await;
+    assert_eq!(answer.status, 401);
+    // What is told of presence stands in order with the messages, and is in no log.
+    let id = back.publish(json!("hello")).await;
+    let path = "/api/chat-api/rooms/general/messages";
+    let history = crate::support::http::get(other.public, path, &[("authorization", &token)]).await.json();
+    assert_eq!((history["messages"].as_array().map(Vec::len), &history["top"]), (Some(1), &json!(id)));
+}
+
+async fn a_crowd_is_a_number(over: Over) {
+    let chat =
+        Chat::start_with(over, |node| node.env("CHAT_PRESENCE__EVENTS_MAX", "2").env("CHAT_PRESENCE__LINGER", "0s"))
+            .await;
+    let (mut first, here) = session(&chat.nodes[0], Offer::default()).await;
+    assert_eq!(here["count"], 1);
+    let mut crowd = vec![chat.client(1, PATH).await];
+    while first.next().await["count"] != 2 {}
+    crowd.push(chat.client(0, PATH).await);
+    assert_eq!(first.next().await, json!({ "type": "presence", "room": "general", "count": 3 }));
+    let (fourth, here) = session(&chat.nodes[0], Offer::default()).await;
+    assert_eq!(here, json!({ "count": 3 }), "as the others were told: it is news itself");
+    while first.next().await["count"] != 4 {}
+    drop(fourth);
+    crowd.pop();
+    let event = loop {
+        let event = first.next().await;
+        if event["count"] == 2 {
+            break event;
+        }
+        assert_eq!(event["here"], Value::Null, "{event}");
+    };
+    assert_eq!(event["here"].as_array().map(Vec::len), Some(2), "{event}");
+    assert!(event["here"][0]["client_id"].is_string(), "{event}");
+    crowd[0].quiet().await; // plain sockets are told nothing
+
+    first.send(json!({ "type": "subscribe", "room": "red" })).await;
+    let subscribed = first.next().await;
+    assert_eq!((&subscribed["type"], &subscribed["presence"]["count"]), (&json!("subscribed"), &json!(1)));
+    for (path, status) in [("rooms/lobby/presence", 404), ("rooms/a%20b/presence", 400), ("rooms/nobody/presence", 200)]
+    {
+        let answer = chat.nodes[0].get(&format!("/api/chat-api/{path}")).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    assert_eq!(
+        chat.nodes[0].get("/api/chat-api/rooms/nobody/presence").await.json(),
+        json!({ "count": 0, "here": [] })
+    );
+}
+
+async fn it_can_be_switched_off(over: Over) {
+    let chat = Chat::start_with(over, |node| node.env("CHAT_PRESENCE__ENABLED", "false")).await;
+    let (mut alone, here) = session(&chat.nodes[0], Offer::default()).await;
+    assert!(here.is_null());
+    let _other = chat.client(1, PATH).await;
+    alone.quiet().await;
+    assert_eq!(chat.nodes[0].get("/api/chat-api/rooms/general/presence").await.status, 404);
+}
+
+/// Drains one node of two: its clients come back to the other one at once, and nobody hears of it. Then the other is killed: who was there counts
+/// until its lease ends.
+#[tokio::test]
+async fn a_rollout_shows_nobody_leaving_and_a_crash_does_after_the_lease() {
+    let mut chat =
+        Chat::start_with(Over::Redis, |node| node.env("CHAT_PRESENCE__LINGER", "3s").env("CHAT_PRESENCE__LEASE", "3s"))
+            .await;
+    let (mut watcher, _) = session(&chat.nodes[1], Offer::default()).await;
+    let mut mover = chat.client(0, PATH).await;
+    while watcher.next().await["count"] != 2 {}
+    chat.nodes[0].signal("TERM");
+    assert_eq!(mover.closed().await.0, 1012);
+    let path = "/api/chat-api/rooms/general/presence";
+    assert_eq!(chat.nodes[1].get(path).await.json()["count"], 2, "lingers");
+    let gone = watcher.next().await;
+    assert_eq!((&gone["count"], gone["left"].as_array().map(Vec::len)), (&json!(1), Some(1)), "{gone}");
+    chat.nodes[1].signal("KILL");
+    let redis = chat.redis.take().expect("over Redis");
+    let third = Node::builder().env("REDIS_URL", &redis.url()).start().await;
+    eventually("the lease ends", || async { third.get(path).await.json()["count"] == 0 }).await;
+}
+
+/// Redis forgets everything: the nodes say again who is there.
+#[tokio::test]
+async fn who_is_there_survives_a_redis_that_lost_its_data() {
+    let chat =
+        Chat::start_with(Over::Redis, |node| node.env("CHAT_PRESENCE__LINGER", "0s").env("CHAT_PRESENCE__LEASE", "3s"))
+            .await;
+    let (mut watcher, _) = session(&chat.nodes[0], Offer::default()).await;
+    let other = chat.client(1, PATH).await;
+    while watcher.next().await["count"] != 2 {}
+    chat.redis.as_ref().expect("over Redis").command(&["FLUSHALL"]).await;
+    let path = "/api/chat-api/rooms/general/presence";
+    assert!(chat.nodes[0].get(path).await.json()["count"] != 2, "Redis has forgotten them");
+    eventually("both have said it again", || async { chat.nodes[0].get(path).await.json()["count"] == 2 }).await;
+    drop(other);
+    while watcher.next().await["count"] != 1 {}
+    let keys = chat.redis.as_ref().expect("over Redis").command(&["TTL", "{chat:general}:here"]).await;
+    assert!(keys.starts_with(":2") || keys.starts_with(":3") || keys.starts_with(":1"), "it expires: {keys}");
+}
+
+both!(sessions_are_told_who_comes_and_goes, a_crowd_is_a_number, it_can_be_switched_off);
