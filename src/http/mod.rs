@@ -3,6 +3,7 @@
 mod access;
 mod error;
 pub mod health;
+mod joins;
 pub mod listener;
 pub mod openapi;
 mod origin;

@@ -1,21 +1,22 @@
 //! One client's side of the protocol: its frames become commands, answers go to its connection.
 
-use super::Service;
+use super::{Service, joins::Joins};
 use crate::{
     broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender},
-    hub::{Attached, Connection, JoinError, Receive},
-    protocol::{Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName},
+    hub::{Attached, Connection, Receive},
+    protocol::{Command, ErrorCode, Event, Frame, MessageId, Publish, Refusal, RoomName},
     telemetry::trace::TraceContext,
 };
 
 /// What a refused publish is told to wait.
-const RETRY_AFTER_MS: u64 = 1000;
+pub(super) const RETRY_AFTER_MS: u64 = 1000;
 
 /// See the module.
 pub(super) struct Socket<'a> {
     service: &'a Service,
     connection: &'a Connection,
     attached: &'a Attached,
+    joins: &'a Joins<'a>,
     /// Of the path: where a frame without a room goes.
     room: RoomName,
     /// Of the upgrade request; a message's own goes before it.
@@ -36,7 +37,7 @@ impl Receive for &mut Socket<'_> {
             Ok(Command::Ping { reference }) => Ok(Some(Event::Pong { r#ref: reference.as_deref() }.frame())),
             // Boxed: an idle connection should not carry the room for it.
             Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
-            Ok(Command::Subscribe { rooms, reference }) => Box::pin(self.subscribe(rooms, reference.as_deref())).await,
+            Ok(Command::Subscribe { rooms, reference }) => self.subscribe(rooms, reference.as_deref()),
             Ok(Command::Unsubscribe { room, reference }) => {
                 Box::pin(self.unsubscribe(&room, reference.as_deref())).await
             }
@@ -45,7 +46,7 @@ impl Receive for &mut Socket<'_> {
         match answer {
             Ok(Some(frame)) => self.connection.send(&frame),
             Ok(None) => {}
-            Err(refusal) => self.refuse(&refusal),
+            Err(refusal) => refuse(self.service, self.connection, &refusal),
         }
     }
 }
@@ -55,15 +56,11 @@ impl<'a> Socket<'a> {
         service: &'a Service,
         connection: &'a Connection,
         attached: &'a Attached,
+        joins: &'a Joins<'a>,
         room: RoomName,
         trace: Option<TraceContext>,
     ) -> Self {
-        Self { service, connection, attached, room, trace, sender: None, messages: 0 }
-    }
-
-    fn refuse(&self, refusal: &Refusal) {
-        self.service.metrics.refusal(refusal.code).inc();
-        self.connection.send(&refusal.frame());
+        Self { service, connection, attached, joins, room, trace, sender: None, messages: 0 }
     }
 
     /// What only a session may ask for.
@@ -75,43 +72,21 @@ impl<'a> Socket<'a> {
         Err(Refusal::new(ErrorCode::InvalidMessage, message, reference))
     }
 
-    /// Joins one room after the other; each is answered by itself.
-    async fn subscribe(
+    /// The answers come with the joins.
+    fn subscribe(
         &self,
         rooms: Vec<(RoomName, Option<MessageId>)>,
         reference: Option<&str>,
     ) -> Result<Option<Frame>, Refusal> {
         self.for_sessions("subscribe", reference)?;
-        let mut away = false; // once one room has waited in vain, the others need not
-        for (room, after) in rooms {
-            if !self.attached.is_in(&room) && self.attached.room_count() >= self.service.rooms_max {
-                let message =
-                    format!("`{room}` would be one room too many: at most {} at a time", self.service.rooms_max);
-                self.refuse(&Refusal::new(ErrorCode::TooManyRooms, message, reference));
-                continue;
-            }
-            let joined =
-                if away { Err(JoinError::Away) } else { self.attached.subscribe(&room, after, reference).await };
-            match joined {
-                Ok(()) => {}
-                Err(error @ JoinError::Already) => {
-                    self.refuse(&Refusal::new(ErrorCode::InvalidMessage, format!("`{room}`: {error}"), reference));
-                }
-                Err(error @ JoinError::Away) => {
-                    away = true;
-                    let mut refusal = Refusal::new(ErrorCode::Unavailable, format!("`{room}`: {error}"), reference);
-                    refusal.outcome = Some(Outcome::Refused);
-                    refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-                    self.refuse(&refusal);
-                }
-            }
-        }
+        self.joins.ask(rooms, reference);
         Ok(None)
     }
 
     async fn unsubscribe(&self, room: &RoomName, reference: Option<&str>) -> Result<Option<Frame>, Refusal> {
         self.for_sessions("unsubscribe", reference)?;
-        if self.attached.unsubscribe(room).await {
+        self.joins.forget(room);
+        if self.attached.leave(room).await {
             return Ok(Some(Event::Unsubscribed { room: room.as_str(), r#ref: reference }.frame()));
         }
         let message = format!("this session is not in `{room}`");
@@ -136,6 +111,7 @@ impl<'a> Socket<'a> {
             };
             return Err(refuse(ErrorCode::NotSubscribed, message));
         }
+        self.attached.ready(&room).await; // its own message is to reach it
         let counted = self.counted(publish).map_err(|message| refuse(ErrorCode::InvalidMessage, message.into()))?;
         match self.append(publish, room, counted).await {
             Ok(id) if reference.is_some() || n.is_some() => Ok(Some(Event::Ack { r#ref: reference, n, id }.frame())),
@@ -183,6 +159,12 @@ impl<'a> Socket<'a> {
         };
         self.service.publish(own.as_ref().or(self.trace.as_ref()), draft).await
     }
+}
+
+/// Tells a client that something was refused.
+pub(super) fn refuse(service: &Service, connection: &Connection, refusal: &Refusal) {
+    service.metrics.refusal(refusal.code).inc();
+    connection.send(&refusal.frame());
 }
 
 /// Why the log did not take a message, for its sender.

@@ -3,8 +3,6 @@
 //! Everything that can refuse a client does so before the 101. What a client says after it is `socket`'s.
 
 use std::{
-    convert::Infallible,
-    future::pending,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -23,7 +21,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::{Problem, Service, access, socket::Socket};
+use super::{Problem, Service, access, joins::Joins, socket::Socket};
 use crate::{
     auth::{self, Identity, Offer},
     hub::{Connection, Ending, Joined},
@@ -224,11 +222,12 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     let lobby = RoomName::lobby();
     let rooms = if room == lobby { vec![lobby] } else { vec![lobby, room.clone()] };
     let attached = service.hub.attach(connection.clone(), rooms);
-    let mut socket = Socket::new(service, &connection, &attached, room.clone(), trace);
+    let joins = Joins::new(service, &connection, &attached);
+    let mut socket = Socket::new(service, &connection, &attached, &joins, room.clone(), trace);
     let joined = async {
         let welcome = |rooms: &[Joined]| welcome(service, &connection, rooms);
         Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
-        pending::<Infallible>().await
+        joins.run().await
     };
     let running = async {
         tokio::select! {

@@ -10,6 +10,7 @@ mod drain;
 mod join;
 mod outbox;
 mod presence;
+mod replay;
 mod room;
 
 use std::{
@@ -145,8 +146,8 @@ impl Hub {
         Attached::new(self.clone(), connection, rooms)
     }
 
-    fn detach(&self, connection: &Arc<Connection>, rooms: &[RoomName]) {
-        rooms.iter().for_each(|name| self.leave(name, connection));
+    fn detach<'a>(&self, connection: &Arc<Connection>, rooms: impl Iterator<Item = &'a RoomName>) {
+        rooms.for_each(|name| self.leave(name, connection));
         if let Some(shard) = self.shard_of_connection(connection) {
             shard.connections.lock().remove(&connection.id());
         }

@@ -14,6 +14,7 @@ use super::{
     Connection,
     batch::{Batch, Item, Scratch},
     presence::Presence,
+    replay::Shelf,
 };
 use crate::{
     broadcaster::Publication,
@@ -96,6 +97,8 @@ pub(super) struct Room {
     state: Mutex<State>,
     /// Absent where it is not kept. Never locked together with the rest.
     pub(super) presence: Option<Mutex<Presence>>,
+    /// Pages of the log, shared by those who resume.
+    pub(super) shelf: Shelf,
     /// The flusher has sent what it had taken.
     settled: Notify,
 }
@@ -115,7 +118,14 @@ impl Room {
             repairing: false,
             empty_since: None,
         };
-        Self { name, opened: OnceCell::new(), state: Mutex::new(state), presence, settled: Notify::new() }
+        Self {
+            name,
+            opened: OnceCell::new(),
+            state: Mutex::new(state),
+            presence,
+            shelf: Shelf::default(),
+            settled: Notify::new(),
+        }
     }
 
     /// Takes a joiner; what is live is held for it from now on. Returns its seat, and whether the room was empty.

@@ -121,3 +121,31 @@ async fn an_empty_room_is_left_and_found_again() {
     assert_ne!(id, next);
     assert_eq!(payloads(&chat, 1, "0-0", 2).await, [json!("before"), json!("after")]);
 }
+
+/// A room whose members come back all at once reads its log once for them, not once each.
+#[tokio::test]
+async fn who_resumes_at_the_same_time_shares_the_reads() {
+    const CLIENTS: usize = 60;
+    let chat = Chat::start_with(Over::Redis, |node| node.env("CHAT_PRESENCE__ENABLED", "false")).await;
+    let (node, redis) = (&chat.nodes[0], chat.redis.as_ref().expect("over Redis"));
+    let mut member = node.client("/api/chat-api/ws/r").await;
+    let first = member.publish(json!(0)).await;
+    for n in 1..=20 {
+        member.publish(json!(n)).await;
+    }
+    redis.command(&["CONFIG", "RESETSTAT"]).await;
+    redis.freeze();
+    let mut back = Vec::new();
+    for _ in 0..CLIENTS {
+        back.push(node.connect(&format!("/api/chat-api/ws/r?after={first}")).await);
+    }
+    redis.thaw();
+    for client in &mut back {
+        for n in 1..=20 {
+            assert_eq!(client.message().await["payload"], n);
+        }
+    }
+    let stats = redis.command(&["INFO", "commandstats"]).await;
+    let calls = stats.split("cmdstat_fcall:calls=").nth(1).and_then(|rest| rest.split(',').next()).expect("reads");
+    assert!(calls.parse::<usize>().expect("a number") < CLIENTS / 2, "{calls} reads for {CLIENTS} clients");
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, NodeBuilder, Over, client::Offer, eventually};
+use crate::support::{Chat, Client, NodeBuilder, Over, both, client::Offer, eventually};
 
 /// Without presence, which has tests of its own.
 async fn start_with(over: Over, configure: impl Fn(NodeBuilder) -> NodeBuilder) -> Chat {
@@ -269,3 +269,34 @@ async fn joining_without_redis_is_refused_as_retryable() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(subscribe(&mut session, "r", "").await["type"], "subscribed");
 }
+
+/// A long replay holds up nothing else: while its client does not read, what it sends is taken.
+async fn a_replay_runs_beside_the_reading(over: Over) {
+    let chat = start_with(over, |node| node.env("CHAT_LIMITS__OUTBOX_AGE", "1m")).await;
+    let (mut writer, _) = session(&chat, 0, "/api/chat-api/ws/long").await;
+    let text = "x".repeat(30_000);
+    let mut last = String::new();
+    for _ in 0..100 {
+        last = publish(&mut writer, "long", json!(text)).await;
+    }
+    let mut listener = chat.client(1, "/api/chat-api/ws/other").await;
+    let (mut session, _) = session(&chat, 0, "/api/chat-api/ws").await;
+    session.send(json!({ "type": "subscribe", "rooms": { "long": "0-0", "other": "" } })).await;
+    session.send(json!({ "type": "ping", "ref": "unread" })).await;
+    session.send(json!({ "room": "lobby", "payload": "3 MB behind" })).await;
+    assert_eq!(listener.message().await["payload"], "3 MB behind");
+    session.send(json!({ "room": "other", "payload": "its room's turn is yet to come" })).await;
+    let (mut replayed, mut pong) = (0, false);
+    loop {
+        let event = session.next().await;
+        pong |= event["ref"] == "unread";
+        replayed += usize::from(event["room"] == "long" && !event["payload"].is_null());
+        if event["payload"] == "its room's turn is yet to come" {
+            break;
+        }
+        assert!(event["room"] != "other" || (replayed, &event["type"]) == (100, &json!("subscribed")), "{event}");
+    }
+    assert!(pong && replayed == 100 && !last.is_empty());
+}
+
+both!(a_replay_runs_beside_the_reading);

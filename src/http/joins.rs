@@ -1,0 +1,95 @@
+//! The rooms that a session asks for, joined one after the other beside the reading of its frames: a long replay holds up nothing else.
+
+use std::{collections::VecDeque, convert::Infallible};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    Service,
+    socket::{RETRY_AFTER_MS, refuse},
+};
+use crate::{
+    hub::{Attached, Connection, JoinError},
+    protocol::{ErrorCode, MessageId, Outcome, Refusal, RoomName},
+};
+
+/// See the module.
+pub(super) struct Joins<'a> {
+    service: &'a Service,
+    connection: &'a Connection,
+    attached: &'a Attached,
+    /// No longer than a session may have rooms.
+    queue: Mutex<VecDeque<Join>>,
+    asked: Notify,
+}
+
+struct Join {
+    room: RoomName,
+    after: Option<MessageId>,
+    reference: Option<String>,
+}
+
+impl<'a> Joins<'a> {
+    pub(super) fn new(service: &'a Service, connection: &'a Connection, attached: &'a Attached) -> Self {
+        Self { service, connection, attached, queue: Mutex::default(), asked: Notify::new() }
+    }
+
+    /// Each room is answered by itself, now or when its turn has come.
+    pub(super) fn ask(&self, rooms: Vec<(RoomName, Option<MessageId>)>, reference: Option<&str>) {
+        for (room, after) in rooms {
+            match self.attached.reserve(&room, self.service.rooms_max) {
+                Ok(()) => {
+                    let reference = reference.map(ToOwned::to_owned);
+                    self.queue.lock().push_back(Join { room, after, reference });
+                    self.asked.notify_one();
+                }
+                Err(error) => self.refuse(&room, error, reference),
+            }
+        }
+    }
+
+    /// The session has left a room: it is not to be joined any more.
+    pub(super) fn forget(&self, room: &RoomName) {
+        self.queue.lock().retain(|join| join.room != *room);
+    }
+
+    /// Joins what is asked for, as long as the connection lives.
+    pub(super) async fn run(&self) -> Infallible {
+        loop {
+            let mut away = false; // once one room has waited in vain, the others need not
+            while let Some(Join { room, after, reference }) = self.next() {
+                let joined = if away {
+                    self.attached.leave(&room).await;
+                    Err(JoinError::Away)
+                } else {
+                    // Boxed: an idle connection should not carry the room for it.
+                    Box::pin(self.attached.subscribe(&room, after, reference.as_deref())).await
+                };
+                if let Err(error) = joined {
+                    away |= error == JoinError::Away;
+                    self.refuse(&room, error, reference.as_deref());
+                }
+            }
+            self.asked.notified().await;
+        }
+    }
+
+    fn next(&self) -> Option<Join> {
+        self.queue.lock().pop_front()
+    }
+
+    fn refuse(&self, room: &RoomName, error: JoinError, reference: Option<&str>) {
+        let code = match error {
+            JoinError::Already => ErrorCode::InvalidMessage,
+            JoinError::TooMany(_) => ErrorCode::TooManyRooms,
+            JoinError::Away => ErrorCode::Unavailable,
+        };
+        let mut refusal = Refusal::new(code, format!("`{room}`: {error}"), reference);
+        if error == JoinError::Away {
+            refusal.outcome = Some(Outcome::Refused);
+            refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+        }
+        refuse(self.service, self.connection, &refusal);
+    }
+}
