@@ -301,7 +301,7 @@ async function run(browser) {
       const { scrollHeight, scrollTop, clientHeight } = document.getElementById("log");
       return scrollHeight - scrollTop - clientHeight < 2;
     };
-    await alice.page.waitForFunction(atTheEnd, null, { timeout: 2_000 }).catch(() => {
+    await alice.page.waitForFunction(atTheEnd, null, { timeout: 20_000 }).catch(() => {
       throw new Error("the announcement pushed the newest message out of sight");
     });
     await dave.context.close();
