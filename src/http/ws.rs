@@ -3,6 +3,7 @@
 //! Everything that can refuse a client does so before the 101. What a client says after it is `socket`'s.
 
 use std::{
+    io,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -15,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -188,27 +189,30 @@ fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
 
 /// Takes the socket back from the HTTP stack and serves it to its end.
 async fn open(service: Arc<Service>, upgrade: OnUpgrade, admission: Admission) {
-    let opened = match upgrade.await {
-        Ok(upgraded) => take(&service, upgraded, &admission),
-        Err(error) => Err(error.to_string()),
-    };
+    let opened = take(upgrade).await.and_then(|(socket, leftover)| {
+        let connection = connect(&service, socket, &admission).map_err(|error| error.to_string())?;
+        Ok((connection, leftover))
+    });
     match opened {
         Ok((connection, leftover)) => serve(&service, connection, leftover, admission).await,
         Err(error) => tracing::debug!(error, client_id = %admission.client, "the upgrade was not completed"),
     }
 }
 
-fn take(service: &Service, upgraded: Upgraded, admission: &Admission) -> Result<(Connection, Vec<u8>), String> {
+/// The socket, and what was read from it behind the request.
+async fn take(upgrade: OnUpgrade) -> Result<(TcpStream, Vec<u8>), String> {
+    let upgraded = upgrade.await.map_err(|error| error.to_string())?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a TCP socket")?;
     // Copied, so that hyper's own buffer is not kept for the life of the socket.
-    let leftover = parts.read_buf.to_vec();
+    Ok((parts.io.into_inner(), parts.read_buf.to_vec()))
+}
+
+fn connect(service: &Service, socket: TcpStream, admission: &Admission) -> io::Result<Connection> {
     let (user, expires_at) = match &admission.identity {
         Some(identity) => (Some(identity.user.clone()), Some(identity.expires_at.saturating_add(auth::LEEWAY))),
         None => (None, None),
     };
-    Connection::new(parts.io.into_inner(), admission.client, user, expires_at, admission.session, service.limits)
-        .map(|connection| (connection, leftover))
-        .map_err(|error| error.to_string())
+    Connection::new(socket, admission.client, user, expires_at, admission.session, service.limits)
 }
 
 async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>, admission: Admission) {
@@ -261,3 +265,6 @@ fn welcome(service: &Service, connection: &Connection, rooms: &[Joined]) -> Fram
     };
     welcome.frame()
 }
+
+#[cfg(test)]
+mod conformance;

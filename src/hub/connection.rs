@@ -86,6 +86,11 @@ pub struct Ending {
 pub trait Receive: Send {
     /// One text message. The next is read once this is done, so a client that sends faster is held back by its own socket.
     fn receive(&mut self, text: &str) -> impl Future<Output = ()> + Send;
+
+    /// One binary message, which this protocol has not. `None`: it is taken all the same.
+    fn binary(&mut self, _: &[u8]) -> Option<Close> {
+        Some(Close::Binary)
+    }
 }
 
 /// See the module.
@@ -285,7 +290,10 @@ impl Connection {
                     continue;
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Ok(Message::Binary(_))) => Close::Binary,
+                Some(Ok(Message::Binary(bytes))) => match receiver.binary(&bytes) {
+                    Some(close) => close,
+                    None => continue,
+                },
                 Some(Ok(Message::Close(frame))) => {
                     // The library's answer goes through our outbox like everything else.
                     let _ = timeout(LINGER, socket.flush()).await;

@@ -30,6 +30,12 @@ impl Frame {
         Self::finish(FIN_TEXT, buffer)
     }
 
+    /// A text or binary frame around any payload: what an echo sends.
+    #[cfg(test)]
+    pub(crate) fn data(first: u8, payload: &[u8]) -> Self {
+        Self::finish(first, [&[0; HEADER], payload].concat())
+    }
+
     /// A close frame.
     #[must_use]
     pub(crate) fn close(close: Close) -> Self {
