@@ -1,53 +1,8 @@
-//! Many members: one order for all, and nobody waits for the slow.
+//! Nobody waits for the slow.
 
-use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{Chat, Over};
-
-async fn members_see_one_order(over: Over) {
-    const MEMBERS: usize = 200;
-    const SENDERS: usize = 8;
-    const EACH: usize = 25;
-    let chat = Chat::start(over).await;
-    let members = join_all((0..MEMBERS).map(|n| chat.client(n, "/api/chat-api/ws/hall"))).await;
-    let senders = join_all((0..SENDERS).map(|n| chat.client(n, "/api/chat-api/ws/hall"))).await;
-    let sending = join_all(senders.into_iter().enumerate().map(|(n, mut sender)| async move {
-        for i in 0..EACH {
-            sender.send(json!({ "payload": [n, i] })).await;
-        }
-        // Reads its own copies, so that nothing is left unread when it goes.
-        for _ in 0..SENDERS * EACH {
-            sender.message().await;
-        }
-    }));
-    let reading = join_all(members.into_iter().map(|mut member| async move {
-        let mut seen = Vec::new();
-        for _ in 0..SENDERS * EACH {
-            let message = member.message().await;
-            seen.push((message["id"].as_str().expect("an id").to_owned(), message["payload"].clone()));
-        }
-        seen
-    }));
-    let (_, seen) = tokio::join!(sending, reading);
-    let first = &seen[0];
-    for (n, (id, payload)) in first.iter().enumerate() {
-        assert!(id.ends_with(&format!("-{}", n + 1)), "no hole and no duplicate: {id} at {n}");
-        let before = first[..n].iter().filter(|(_, earlier)| earlier[0] == payload[0]).count();
-        assert_eq!(payload[1], before, "each sender's own order is kept");
-    }
-    assert!(seen.iter().all(|other| other == first), "every member sees the same");
-}
-
-#[tokio::test]
-async fn two_hundred_members_see_one_order_local() {
-    members_see_one_order(Over::Local).await;
-}
-
-#[tokio::test]
-async fn two_hundred_members_see_one_order_redis() {
-    members_see_one_order(Over::Redis).await;
-}
 
 #[tokio::test]
 async fn a_slow_reader_is_closed_and_the_others_keep_theirs() {

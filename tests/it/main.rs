@@ -15,6 +15,7 @@ mod e2e;
 mod exactly_once;
 mod fanout;
 mod operations;
+mod order;
 mod page;
 mod presence;
 mod redis_loss;
