@@ -177,19 +177,20 @@ async fn log(chat: &Chat) -> Vec<Box<RawValue>> {
 
 /// What a member is sent for these messages.
 fn frames(messages: &[Box<RawValue>]) -> Vec<u8> {
-    let frame = |message: &Box<RawValue>| {
+    let frame = |message: &RawValue| {
         let text = message.get().as_bytes();
         let [high, low] = (text.len() as u16).to_be_bytes();
         [&[0x81, 126, high, low], text].concat()
     };
-    messages.iter().flat_map(frame).collect()
+    messages.iter().flat_map(|message| frame(message)).collect()
 }
 
 async fn members_see_one_order_while_others_come_and_go(over_what: Over) {
-    // Without heartbeats a member's stream is messages alone. How slow a reader may be is not the question here.
+    // Without heartbeats and presence a member's stream is messages alone. How slow a reader may be is not the question here.
     let chat = Chat::start_with(over_what, |node| {
         node.env("CHAT_HISTORY__MESSAGES", "10000")
             .env("CHAT_LIMITS__HEARTBEAT", "1h")
+            .env("CHAT_PRESENCE__ENABLED", "false")
             .env("CHAT_LIMITS__OUTBOX_BYTES", "4MiB")
             .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
     })
