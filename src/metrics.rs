@@ -13,7 +13,66 @@ const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
 /// How a resume was answered.
 const RESUMES: [&str; 2] = ["recovered", "reset"];
 /// Why an upgrade was refused.
-const UPGRADE_FAILURES: [&str; 8] = ["auth", "origin", "room", "position", "protocol", "handshake", "draining", "full"];
+const UPGRADE_FAILURES: [&str; 12] = [
+    "auth",
+    "origin",
+    "room",
+    "position",
+    "protocol",
+    "handshake",
+    "draining",
+    "full",
+    "busy",
+    "user_connections",
+    "address_connections",
+    "new_rooms",
+];
+
+/// What a limit was on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Frames of one connection, or messages of one user by request.
+    Messages,
+    /// Rooms that one session asked for.
+    Subscribes,
+    /// Messages to the lobby.
+    Lobby,
+    /// Rooms that one user opened.
+    NewRooms,
+    /// Connections of one user.
+    UserConnections,
+    /// Connections of one address.
+    AddressConnections,
+    /// Sockets opened on the node.
+    Upgrades,
+}
+
+impl Limit {
+    /// One of each.
+    pub const ALL: [Self; 7] = [
+        Self::Messages,
+        Self::Subscribes,
+        Self::Lobby,
+        Self::NewRooms,
+        Self::UserConnections,
+        Self::AddressConnections,
+        Self::Upgrades,
+    ];
+
+    /// The word in metrics, and in the problem of a request that was refused for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Subscribes => "subscribes",
+            Self::Lobby => "lobby",
+            Self::NewRooms => "new_rooms",
+            Self::UserConnections => "user_connections",
+            Self::AddressConnections => "address_connections",
+            Self::Upgrades => "upgrades",
+        }
+    }
+}
 
 /// All metrics of one node. Help texts stand where a metric is made.
 #[derive(Debug)]
@@ -27,6 +86,7 @@ pub struct Metrics {
     closed: IntCounterVec,
     upgrade_failures: IntCounterVec,
     refusals: IntCounterVec,
+    limited: IntCounterVec,
     /// Messages received from clients.
     pub messages_in: IntCounter,
     /// Messages handed to sockets, one for each receiver.
@@ -87,6 +147,12 @@ impl Metrics {
                 "code",
                 ErrorCode::ALL.map(ErrorCode::as_str),
             )?,
+            limited: make.counters(
+                "limited_total",
+                "What was refused for a limit, by the limit.",
+                "limit",
+                Limit::ALL.map(Limit::as_str),
+            )?,
             messages_in: make.counter("messages_received_total", "Messages received from clients.")?,
             messages_out: make
                 .counter("messages_delivered_total", "Messages handed to sockets, one for each receiver.")?,
@@ -130,6 +196,12 @@ impl Metrics {
     pub fn upgrade_failure(&self, reason: &'static str) -> IntCounter {
         debug_assert!(UPGRADE_FAILURES.contains(&reason));
         self.upgrade_failures.with_label_values(&[reason])
+    }
+
+    /// The counter of what was refused for `limit`.
+    #[must_use]
+    pub fn limited(&self, limit: Limit) -> IntCounter {
+        self.limited.with_label_values(&[limit.as_str()])
     }
 
     /// The counter of frames answered with `code`.

@@ -69,6 +69,10 @@ impl Rules {
             "another port than server.address has",
         );
         self.positive(server.header_timeout, "server.header_timeout");
+        for network in &server.trusted_proxies {
+            let expected = || format!("{network:?} to be a network such as 10.0.0.0/8 or fd00::/8");
+            self.require(network.parse::<ipnet::IpNet>().is_ok(), "server.trusted_proxies", expected());
+        }
         for origin in &server.origins {
             let expected = || {
                 format!(
@@ -110,6 +114,24 @@ impl Rules {
         let beats = Duration::from_millis(200)..=Duration::from_secs(60 * 60);
         self.require(beats.contains(&limits.heartbeat), "limits.heartbeat", "200ms to 1h");
         self.require((2..=10_000).contains(&limits.rooms), "limits.rooms", "2 to 10000");
+        for (rate, key) in [
+            (limits.messages_per_second, "limits.messages_per_second"),
+            (limits.subscribes_per_second, "limits.subscribes_per_second"),
+            (limits.upgrades_per_second, "limits.upgrades_per_second"),
+            (limits.lobby_messages_per_second, "limits.lobby_messages_per_second"),
+            (limits.new_rooms_per_user, "limits.new_rooms_per_user"),
+        ] {
+            self.require(rate <= 1_000_000, key, "0 (no limit) to 1000000");
+        }
+        let in_time = limits.bytes_per_second as f64 * limits.message_deadline.as_secs_f64();
+        let fits = limits.bytes_per_second == 0 || in_time >= message as f64;
+        self.require_both(
+            fits && limits.bytes_per_second <= 1 << 30,
+            "limits.bytes_per_second",
+            "limits.message_bytes",
+            "0 (no limit) to 1GiB, and enough for limits.message_bytes within limits.message_deadline",
+        );
+        self.positive(limits.message_deadline, "limits.message_deadline");
         let connections = limits.connections.unwrap_or(1);
         self.require((1..=10_000_000).contains(&connections), "limits.connections", "1 to 10000000, or unset");
     }

@@ -1,16 +1,22 @@
 //! The rooms that a session asks for, joined one after the other beside the reading of its frames: a long replay holds up nothing else.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
     Service,
-    socket::{RETRY_AFTER_MS, refuse},
+    socket::{RETRY_AFTER_MS, rate_limited, refuse},
 };
 use crate::{
     hub::{Attached, Connection, JoinError},
+    limits::Bucket,
+    metrics::Limit,
     protocol::{ErrorCode, MessageId, Outcome, Refusal, RoomName},
 };
 
@@ -21,6 +27,7 @@ pub(super) struct Joins<'a> {
     attached: &'a Attached,
     /// No longer than a session may have rooms.
     queue: Mutex<VecDeque<Join>>,
+    subscribes: Mutex<Bucket>,
     asked: Notify,
 }
 
@@ -32,12 +39,23 @@ struct Join {
 
 impl<'a> Joins<'a> {
     pub(super) fn new(service: &'a Service, connection: &'a Connection, attached: &'a Attached) -> Self {
-        Self { service, connection, attached, queue: Mutex::default(), asked: Notify::new() }
+        Self {
+            service,
+            connection,
+            attached,
+            queue: Mutex::default(),
+            subscribes: Mutex::default(),
+            asked: Notify::new(),
+        }
     }
 
     /// Each room is answered by itself, now or when its turn has come.
     pub(super) fn ask(&self, rooms: Vec<(RoomName, Option<MessageId>)>, reference: Option<&str>) {
         for (room, after) in rooms {
+            if let Err(wait) = self.allow(&room) {
+                refuse(self.service, self.connection, &rate_limited(format!("`{room}`: too fast"), wait, reference));
+                continue;
+            }
             match self.attached.reserve(&room, self.service.rooms_max) {
                 Ok(()) => {
                     let reference = reference.map(ToOwned::to_owned);
@@ -47,6 +65,16 @@ impl<'a> Joins<'a> {
                 Err(error) => self.refuse(&room, error, reference),
             }
         }
+    }
+
+    /// How long to wait for one more room.
+    fn allow(&self, room: &RoomName) -> Result<(), Duration> {
+        let taken = self.subscribes.lock().take(self.service.frame_rates.subscribes, Instant::now());
+        taken.inspect_err(|_| self.service.metrics.limited(Limit::Subscribes).inc())?;
+        if self.service.hub.has_room(room) {
+            return Ok(());
+        }
+        self.service.gate.new_room(&self.connection.occupant())
     }
 
     /// The session has left a room: it is not to be joined any more.

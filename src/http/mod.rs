@@ -1,7 +1,9 @@
 //! The HTTP edge: two routers and what they share. Nothing outside knows a request.
 
 mod access;
+mod address;
 mod error;
+pub mod gate;
 pub mod health;
 mod joins;
 pub mod listener;
@@ -24,9 +26,10 @@ use axum::{
     response::IntoResponse as _,
     routing::get,
 };
+use ipnet::IpNet;
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
-pub use self::error::Problem;
+pub use self::{error::Problem, gate::Gate, socket::FrameRates};
 use crate::{
     auth::Authenticator,
     broadcaster::{Draft, PublishError},
@@ -49,6 +52,12 @@ pub struct Service {
     pub limits: ConnectionLimits,
     /// Most rooms of one session.
     pub rooms_max: usize,
+    /// Of the node, over its clients.
+    pub gate: Arc<Gate>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Of one connection's frames, and the rooms that it asks for.
+    pub frame_rates: FrameRates,
     /// How often connections are pinged.
     pub heartbeat: Duration,
     /// Who this is, for clients.

@@ -17,10 +17,11 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{Problem, Service, access};
+use super::{Problem, Service, access, gate, ws};
 use crate::{
     broadcaster::{Counted, Draft, Publication, PublishError, Sender, Stretch},
-    protocol::{ClientId, Command, Count, ErrorCode, MessageId, Publish, RoomName},
+    hub::ConnectionLimits,
+    protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, Publish, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
@@ -30,8 +31,6 @@ const KEY_AGE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_KEY: usize = 64;
 /// Messages in an answer, unless asked for less, and at most.
 const PAGE: (usize, usize) = (50, 200);
-/// Longest that a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest that a read of the log may take.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Most bytes of messages in an answer: what a client that does not read can hold here.
@@ -104,6 +103,7 @@ pub(super) struct Part {
         (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Longer than a message may be", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too fast: `Retry-After` says how long to wait", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The log could not take it: `outcome` says whether it may be stored", body = Problem, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = [])),
@@ -116,7 +116,10 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let (_, identity) = access::check(&service, &headers)?;
     let room = room_name(room)?;
-    let body = read(body, service.limits.message_bytes()).await?;
+    let client = ClientId::random();
+    let user = identity.map(|identity| identity.user);
+    allow(&service, &room, client, user.as_ref())?;
+    let body = read(body, &service.limits).await?;
     let text = std::str::from_utf8(&body).map_err(|_| bad_request("invalid_json", "the body is not UTF-8"))?;
     let message = message(text)?;
     let counted = idempotency_key(&headers)?.map(|key| Counted {
@@ -131,8 +134,8 @@ pub(super) async fn publish(
     let draft = Draft {
         room,
         kind: message.kind.into_owned(),
-        client: ClientId::random(),
-        user: identity.map(|identity| identity.user),
+        client,
+        user,
         payload: message.payload.to_owned(),
         counted,
         ephemeral: false,
@@ -234,9 +237,29 @@ impl Part {
     }
 }
 
+/// The limits of sockets, as far as there is somebody to count for.
+fn allow(service: &Service, room: &RoomName, client: ClientId, user: Option<&UserId>) -> Result<(), Problem> {
+    let too_fast = |wait| {
+        let detail = "messages come faster than they may: wait a moment";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(gate::seconds(wait))
+    };
+    if let Some(user) = user {
+        service.gate.request(user).map_err(too_fast)?;
+    }
+    if room.as_str() == RoomName::LOBBY {
+        return service.gate.lobby_message().map_err(too_fast);
+    }
+    if service.hub.has_room(room) {
+        return Ok(());
+    }
+    let occupant = user.cloned().map_or(Occupant::Anonymous(client), Occupant::User);
+    service.gate.new_room(&occupant).map_err(ws::new_rooms)
+}
+
 /// A body within its limit and in time: whoever sends it slowly holds a socket for as long.
-async fn read(body: Body, longest: usize) -> Result<Bytes, Problem> {
-    match timeout(BODY_DEADLINE, to_bytes(body, longest)).await {
+async fn read(body: Body, limits: &ConnectionLimits) -> Result<Bytes, Problem> {
+    let longest = limits.message_bytes();
+    match timeout(limits.message_deadline(), to_bytes(body, longest)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => {
             let detail = format!("the body is longer than {longest} bytes, or broke off");

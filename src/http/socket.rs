@@ -1,10 +1,15 @@
 //! One client's side of the protocol: its frames become commands, answers go to its connection.
 
+use std::time::{Duration, Instant};
+
 use super::{Service, joins::Joins};
 use crate::{
     broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender},
+    config,
     hub::{Attached, Connection, Receive},
-    protocol::{Command, ErrorCode, Event, Frame, MessageId, Publish, Refusal, RoomName},
+    limits::{Bucket, Rate},
+    metrics::Limit,
+    protocol::{Close, Command, ErrorCode, Event, Frame, MessageId, Publish, Refusal, RoomName},
     telemetry::trace::TraceContext,
 };
 
@@ -24,6 +29,25 @@ pub(super) struct Socket<'a> {
     /// As the client calls itself when it counts; given once.
     sender: Option<String>,
     messages: u64,
+    frames: Bucket,
+    /// Of what was refused for its rate: who goes on is flooding.
+    refused: Bucket,
+}
+
+/// How fast one connection may send.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameRates {
+    frames: Rate,
+    /// Rooms to join.
+    pub(super) subscribes: Rate,
+}
+
+impl FrameRates {
+    /// As configured.
+    #[must_use]
+    pub fn new(limits: &config::Limits) -> Self {
+        Self { frames: limits.message_rate(), subscribes: limits.subscribe_rate() }
+    }
 }
 
 impl Receive for &mut Socket<'_> {
@@ -33,7 +57,12 @@ impl Receive for &mut Socket<'_> {
         }
         self.messages += 1;
         self.service.metrics.messages_in.inc();
-        let answer = match Command::decode(text) {
+        let command = Command::decode(text);
+        let (reference, n) = command.as_ref().map(Command::tags).unwrap_or_default();
+        if let Err(wait) = self.frames.take(self.service.frame_rates.frames, Instant::now()) {
+            return self.too_fast(wait, reference, n);
+        }
+        let answer = match command {
             Ok(Command::Ping { reference }) => Ok(Some(Event::Pong { r#ref: reference.as_deref() }.frame())),
             // Boxed: an idle connection should not carry the room for it.
             Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
@@ -60,7 +89,28 @@ impl<'a> Socket<'a> {
         room: RoomName,
         trace: Option<TraceContext>,
     ) -> Self {
-        Self { service, connection, attached, joins, room, trace, sender: None, messages: 0 }
+        Self {
+            service,
+            connection,
+            attached,
+            joins,
+            room,
+            trace,
+            sender: None,
+            messages: 0,
+            frames: Bucket::default(),
+            refused: Bucket::default(),
+        }
+    }
+
+    /// Answers a frame over the rate; who does not mind the answers is closed.
+    fn too_fast(&mut self, wait: Duration, reference: Option<&str>, n: Option<u64>) {
+        self.service.metrics.limited(Limit::Messages).inc();
+        if self.refused.take(self.service.frame_rates.frames, Instant::now()).is_err() {
+            return self.connection.close(Close::Flooding);
+        }
+        let refusal = rate_limited("you send faster than one connection may".into(), wait, reference);
+        refuse(self.service, self.connection, &Refusal { n, ..refusal });
     }
 
     /// What only a session may ask for.
@@ -111,6 +161,12 @@ impl<'a> Socket<'a> {
             };
             return Err(refuse(ErrorCode::NotSubscribed, message));
         }
+        if room.as_str() == RoomName::LOBBY
+            && let Err(wait) = self.service.gate.lobby_message()
+        {
+            let message = "the lobby takes no more messages at the moment: everyone hears them";
+            return Err(Refusal { n, ..rate_limited(message.into(), wait, reference) });
+        }
         self.attached.ready(&room).await; // its own message is to reach it
         let counted = self.counted(publish).map_err(|message| refuse(ErrorCode::InvalidMessage, message.into()))?;
         match self.append(publish, room, counted).await {
@@ -159,6 +215,13 @@ impl<'a> Socket<'a> {
         };
         self.service.publish(own.as_ref().or(self.trace.as_ref()), draft).await
     }
+}
+
+/// Of what comes too fast.
+pub(super) fn rate_limited(message: String, wait: Duration, reference: Option<&str>) -> Refusal {
+    let mut refusal = Refusal::new(ErrorCode::RateLimited, message, reference);
+    refusal.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1));
+    refusal
 }
 
 /// Tells a client that something was refused.

@@ -4,14 +4,15 @@
 
 use std::{
     io,
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
     body::Body,
-    extract::{Path, Query, Request, State, rejection::PathRejection},
+    extract::{ConnectInfo, Path, Query, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -22,11 +23,16 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::{Problem, Service, access, joins::Joins, socket::Socket};
+use super::{
+    Problem, Service, access, address,
+    gate::{self, Place},
+    joins::Joins,
+    socket::Socket,
+};
 use crate::{
     auth::{self, Identity, Offer},
     hub::{Connection, Ending, Joined},
-    protocol::{ClientId, Event, Frame, Limits, MessageId, RoomName, UserId},
+    protocol::{ClientId, Event, Frame, Limits, MessageId, Occupant, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
@@ -61,6 +67,7 @@ pub(super) struct Resume {
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "This user or address has as many connections, or opens as many rooms, as it may", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = [])),
@@ -87,6 +94,7 @@ pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request)
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "This user or address has as many connections, or opens as many rooms, as it may", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = [])),
@@ -119,6 +127,8 @@ struct Admission {
     room: RoomName,
     after: Option<MessageId>,
     trace: Option<TraceContext>,
+    /// Held until the socket ends.
+    place: Place,
 }
 
 /// Checks everything, answers 101, and leaves the socket to a task of its own.
@@ -129,6 +139,7 @@ fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Resu
         return Err(unavailable("draining", "this node is going away; another one takes you"));
     }
     let mut response = handshake(&request)?;
+    service.gate.upgrade()?;
     let headers = request.headers();
     let (offer, identity) = access::check(service, headers)?;
     let protocol = negotiate(&offer)?;
@@ -136,15 +147,34 @@ fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Resu
     if service.hub.connection_count() >= service.connections_max {
         return Err(unavailable("full", "this node holds as many connections as it may; another one takes you"));
     }
+    let client = ClientId::random();
+    let user = identity.as_ref().map(|identity| identity.user.clone());
+    if room.as_str() != RoomName::LOBBY && !service.hub.has_room(&room) {
+        let occupant = user.clone().map_or(Occupant::Anonymous(client), Occupant::User);
+        service.gate.new_room(&occupant).map_err(new_rooms)?;
+    }
+    let address = address::client(peer(&request), headers, &service.trusted_proxies);
+    let place = service.gate.admit(user.as_ref(), address)?;
     if let Some(protocol) = protocol {
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     let trace = traceparent(headers);
     let session = protocol == Some(SESSION);
-    let admission = Admission { client: ClientId::random(), session, identity, room, after, trace };
+    let admission = Admission { client, session, identity, room, after, trace, place };
     let socket = hyper::upgrade::on(&mut request);
     service.tasks.spawn(open(service.clone(), socket, admission));
     Ok(response)
+}
+
+fn peer(request: &Request) -> SocketAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(SocketAddr::from(([0; 4], 0)), |peer| peer.0)
+}
+
+/// Of a user who opens one room after the other.
+pub(super) fn new_rooms(wait: Duration) -> Problem {
+    let detail = "you open new rooms faster than one user may";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "new_rooms", detail).retry_after(gate::seconds(wait))
 }
 
 fn handshake(request: &Request) -> Result<Response, Problem> {
@@ -216,7 +246,7 @@ fn connect(service: &Service, socket: TcpStream, admission: &Admission) -> io::R
 }
 
 async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>, admission: Admission) {
-    let Admission { room, after, trace, .. } = admission;
+    let Admission { room, after, trace, place: _place, .. } = admission;
     let connection = Arc::new(connection);
     let opened = Instant::now();
     let user_id = connection.user().map_or("-", UserId::as_str).to_owned();

@@ -5,20 +5,17 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
     time::{timeout, timeout_at},
@@ -32,9 +29,13 @@ use tokio_tungstenite::{
     },
 };
 
-use super::outbox::{Limits, Next, Outbox};
+use super::{
+    outbox::{Limits, Next, Outbox},
+    transport::Transport,
+};
 use crate::{
     config,
+    limits::{Bucket, Rate},
     protocol::{ClientId, Close, Frame, Occupant, UserId},
 };
 
@@ -55,6 +56,9 @@ const CONTROL_BUFFER: usize = 512;
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     message_bytes: usize,
+    message_deadline: Duration,
+    bytes: Rate,
+    pings: Rate,
     outbox: Limits,
 }
 
@@ -65,11 +69,23 @@ impl ConnectionLimits {
         self.message_bytes
     }
 
+    /// Longest that a message may take to arrive.
+    #[must_use]
+    pub fn message_deadline(&self) -> Duration {
+        self.message_deadline
+    }
+
     /// As configured.
     #[must_use]
     pub fn new(limits: &config::Limits) -> Self {
         let outbox = Limits { bytes: limits.outbox_bytes, age: limits.outbox_age };
-        Self { message_bytes: limits.message_bytes, outbox }
+        Self {
+            message_bytes: limits.message_bytes,
+            message_deadline: limits.message_deadline,
+            bytes: limits.byte_rate(),
+            pings: limits.message_rate(),
+            outbox,
+        }
     }
 }
 
@@ -102,15 +118,15 @@ pub struct Connection {
     expires_at: Option<u64>,
     /// A session (`chat.v1`) rather than a plain socket.
     session: bool,
-    socket: TcpStream,
+    pub(super) socket: TcpStream,
     limits: ConnectionLimits,
-    outbox: Mutex<Outbox>,
+    pub(super) outbox: Mutex<Outbox>,
     /// The task has to look at the outbox.
-    wake: Notify,
+    pub(super) wake: Notify,
     /// The outbox has become empty.
     drained: Notify,
     /// Heartbeats since the peer was last heard.
-    silent: AtomicU8,
+    pub(super) silent: AtomicU8,
     /// A message is being handled, and nothing read meanwhile.
     busy: AtomicBool,
     /// How to close once the message under way is done.
@@ -161,7 +177,8 @@ impl Connection {
     }
 
     /// Whom it makes present in its rooms.
-    pub(super) fn occupant(&self) -> Occupant {
+    #[must_use]
+    pub fn occupant(&self) -> Occupant {
         self.user.clone().map_or(Occupant::Anonymous(self.id), Occupant::User)
     }
 
@@ -240,7 +257,7 @@ impl Connection {
             .max_write_buffer_size(CONTROL_BUFFER)
             .max_message_size(Some(self.limits.message_bytes))
             .max_frame_size(Some(self.limits.message_bytes));
-        let transport = Transport(self.clone());
+        let transport = Transport::new(self.clone(), self.limits.bytes, self.limits.message_deadline);
         let mut socket = WebSocketStream::from_partially_read(transport, leftover, Role::Server, Some(config)).await;
         // Writing comes first, so that a pong the library holds back is taken up as soon as the outbox is empty.
         let ending = tokio::select! {
@@ -272,6 +289,7 @@ impl Connection {
 
     /// Reads until the peer closes or breaks the rules.
     async fn read(&self, socket: &mut WebSocketStream<Transport>, receiver: &mut impl Receive) -> Ending {
+        let mut pings = Bucket::default();
         loop {
             let next = tokio::select! {
                 biased;
@@ -284,16 +302,27 @@ impl Connection {
             };
             let close = match next {
                 Some(Ok(Message::Text(text))) => {
+                    socket.get_mut().message();
                     self.busy.store(true, Ordering::Relaxed);
                     receiver.receive(&text).await;
                     self.busy.store(false, Ordering::Relaxed);
                     continue;
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Ok(Message::Binary(bytes))) => match receiver.binary(&bytes) {
-                    Some(close) => close,
-                    None => continue,
-                },
+                Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                    socket.get_mut().control(payload.len());
+                    if pings.take(self.limits.pings, Instant::now()).is_ok() {
+                        continue;
+                    }
+                    Close::Flooding
+                }
+                Some(Ok(Message::Frame(_))) => continue,
+                Some(Ok(Message::Binary(bytes))) => {
+                    socket.get_mut().message();
+                    match receiver.binary(&bytes) {
+                        Some(close) => close,
+                        None => continue,
+                    }
+                }
                 Some(Ok(Message::Close(frame))) => {
                     // The library's answer goes through our outbox like everything else.
                     let _ = timeout(LINGER, socket.flush()).await;
@@ -367,52 +396,9 @@ fn fault(error: &Error) -> Option<Close> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
         Error::Utf8(_) => Some(Close::NotUtf8),
+        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some(Close::TooLong),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => None,
         Error::ConnectionClosed | Error::AlreadyClosed => None,
         _ => Some(Close::Protocol),
-    }
-}
-
-/// The socket as tungstenite sees it.
-struct Transport(Arc<Connection>);
-
-impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.socket.poll_read_ready(cx))?;
-            match self.0.socket.try_read(buffer.initialize_unfilled()) {
-                Ok(read) => {
-                    buffer.advance(read);
-                    self.0.silent.store(0, Ordering::Relaxed);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    /// A whole frame or nothing. Pending needs no waker: the task polls the library again when it has written what waits.
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.0.outbox.lock().control(&self.0.socket, bytes) {
-            None => Poll::Pending,
-            Some(Err(error)) => Poll::Ready(Err(error)),
-            Some(Ok(look)) => {
-                if look {
-                    self.0.wake.notify_one();
-                }
-                Poll::Ready(Ok(bytes.len()))
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

@@ -12,6 +12,7 @@ mod outbox;
 mod presence;
 mod replay;
 mod room;
+mod transport;
 
 use std::{
     collections::HashMap,
@@ -130,6 +131,12 @@ impl Hub {
     pub async fn history(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Result<Page, ReadError> {
         let _permit = self.reads.acquire().await;
         self.broadcaster.read(room, stretch, limit).await
+    }
+
+    /// Whether somebody on this node is in a room, or was a moment ago.
+    #[must_use]
+    pub fn has_room(&self, room: &RoomName) -> bool {
+        self.room(room).is_some()
     }
 
     /// Registers a connection for its rooms; it leaves everything when the guard goes.

@@ -11,6 +11,8 @@ pub enum Close {
     Binary,
     /// A text message that is not UTF-8.
     NotUtf8,
+    /// A message that was not whole within `limits.message_deadline`.
+    TooLong,
     /// A message over `limits.message_bytes`.
     TooBig,
     /// A fault of ours.
@@ -26,21 +28,25 @@ pub enum Close {
     Expired,
     /// Silent for two heartbeats.
     Heartbeat,
+    /// Went on sending what was refused for its rate, or too many WebSocket pings.
+    Flooding,
 }
 
 impl Close {
     /// One of each, in the order of their codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Normal,
         Self::Protocol,
         Self::Binary,
         Self::NotUtf8,
+        Self::TooLong,
         Self::TooBig,
         Self::Bug,
         Self::Restart { after_ms: 0 },
         Self::Slow,
         Self::Expired,
         Self::Heartbeat,
+        Self::Flooding,
     ];
 
     /// The number on the wire (RFC 6455 §7.4; 4000 and up are ours).
@@ -51,12 +57,14 @@ impl Close {
             Self::Protocol => 1002,
             Self::Binary => 1003,
             Self::NotUtf8 => 1007,
+            Self::TooLong => 1008,
             Self::TooBig => 1009,
             Self::Bug => 1011,
             Self::Restart { .. } => 1012,
             Self::Slow => 1013,
             Self::Expired => 4401,
             Self::Heartbeat => 4408,
+            Self::Flooding => 4429,
         }
     }
 
@@ -68,19 +76,21 @@ impl Close {
             Self::Protocol => "not valid WebSocket".into(),
             Self::Binary => "send text frames: the protocol is JSON".into(),
             Self::NotUtf8 => "text frames must be UTF-8".into(),
+            Self::TooLong => "a message took too long to arrive".into(),
             Self::TooBig => "message too big".into(),
             Self::Bug => "internal error".into(),
             Self::Restart { after_ms } => format!("reconnect after {after_ms} ms"),
             Self::Slow => "reading too slowly: reconnect and resume".into(),
             Self::Expired => "token expired: get a new one".into(),
             Self::Heartbeat => "no sign of life for two heartbeats".into(),
+            Self::Flooding => "too many frames: slow down".into(),
         }
     }
 
     /// Whether a client should come back by itself.
     #[must_use]
     pub fn may_reconnect(self) -> bool {
-        matches!(self, Self::Normal | Self::Bug | Self::Restart { .. } | Self::Slow | Self::Heartbeat)
+        matches!(self, Self::Normal | Self::Bug | Self::Restart { .. } | Self::Slow | Self::Heartbeat | Self::Flooding)
     }
 
     /// Whether what still waits in the outbox is dropped. Only for a peer that does not take it anyway.

@@ -58,6 +58,19 @@ pub enum Command<'a> {
     },
 }
 
+impl Command<'_> {
+    /// What its answer carries: `ref` and `n`.
+    #[must_use]
+    pub fn tags(&self) -> (Option<&str>, Option<u64>) {
+        match self {
+            Self::Publish(publish) => (publish.reference.as_deref(), publish.count.map(|count| count.n)),
+            Self::Subscribe { reference, .. } | Self::Unsubscribe { reference, .. } | Self::Ping { reference } => {
+                (reference.as_deref(), None)
+            }
+        }
+    }
+}
+
 /// A message as its sender gives it.
 #[derive(Debug)]
 pub struct Publish<'a> {

@@ -24,6 +24,8 @@ pub enum ErrorCode {
     NotSubscribed,
     /// The session holds as many rooms as it may.
     TooManyRooms,
+    /// Too many at once; see `retry_after_ms`.
+    RateLimited,
     /// The log could not take it; see `outcome`.
     Unavailable,
     /// Messages before this one never arrived; see `last_n`.
@@ -32,13 +34,14 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// One of each.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::InvalidJson,
         Self::InvalidMessage,
         Self::ReservedType,
         Self::InvalidRoom,
         Self::NotSubscribed,
         Self::TooManyRooms,
+        Self::RateLimited,
         Self::Unavailable,
         Self::Gap,
     ];
@@ -53,6 +56,7 @@ impl ErrorCode {
             Self::InvalidRoom => "invalid_room",
             Self::NotSubscribed => "not_subscribed",
             Self::TooManyRooms => "too_many_rooms",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Gap => "gap",
         }
@@ -61,7 +65,7 @@ impl ErrorCode {
     /// Whether the same frame may succeed later.
     #[must_use]
     pub fn retryable(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Gap)
+        matches!(self, Self::RateLimited | Self::Unavailable | Self::Gap)
     }
 }
 

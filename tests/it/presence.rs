@@ -2,17 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Node, NodeBuilder, Over, both, client::Offer, eventually};
+use crate::support::{Chat, Client, Node, NodeBuilder, Over, both, client::Offer, eventually, mint};
 
 fn user(name: &str) -> Offer {
-    Offer::default().header("authorization", format!("Bearer {}", token(name)))
-}
-
-/// As `chat-api token` mints them.
-fn token(user: &str) -> String {
-    let mut command = crate::support::chat_api();
-    command.args(["token", "--sub", user]).env("CHAT_AUTH__SECRET", SECRET);
-    crate::support::run(&mut command).trim().to_owned()
+    Offer::default().header("authorization", format!("Bearer {}", mint(SECRET, name)))
 }
 
 const SECRET: &str = "presence-presence-presence-presence";
@@ -66,7 +59,7 @@ async fn sessions_are_told_who_comes_and_goes(over: Over) {
     let event = news(&mut alice, "alice").await;
     assert_eq!(event, json!({ "type": "presence", "room": "general", "left": [{ "from": "carol" }], "count": 2 }));
 
-    let token = format!("Bearer {}", token("carol"));
+    let token = format!("Bearer {}", mint(SECRET, "carol"));
     let path = "/api/chat-api/rooms/general/presence";
     let answer = crate::support::http::get(other.public, path, &[("authorization", &token)]).await;
     assert_eq!(answer.json(), json!({ "count": 2, "here": [{ "from": "alice" }, { "from": "bob" }] }));

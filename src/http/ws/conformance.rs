@@ -38,7 +38,13 @@ async fn echo(State(tasks): State<Tasks>, mut request: Request) -> Result<Respon
     let upgrade = hyper::upgrade::on(&mut request);
     tasks.spawn(async move {
         let (socket, leftover) = take(upgrade).await.unwrap();
-        let limits = config::Limits { message_bytes: LARGEST, outbox_bytes: 2 * LARGEST, ..config::Limits::default() };
+        let limits = config::Limits {
+            message_bytes: LARGEST,
+            outbox_bytes: 2 * LARGEST,
+            messages_per_second: 0,
+            bytes_per_second: 0,
+            ..config::Limits::default()
+        };
         let limits = ConnectionLimits::new(&limits);
         let connection = Arc::new(Connection::new(socket, ClientId::random(), None, None, false, limits).unwrap());
         connection.run(leftover, Echo(&connection)).await;

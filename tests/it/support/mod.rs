@@ -103,6 +103,13 @@ pub fn chat_api() -> Command {
     command
 }
 
+/// A token for `user`, as `chat-api token` mints it.
+pub fn mint(secret: &str, user: &str) -> String {
+    let mut command = chat_api();
+    command.args(["token", "--sub", user]).env("CHAT_AUTH__SECRET", secret);
+    run(&mut command).trim().to_owned()
+}
+
 /// Runs a program to its end and returns what it printed; fails the test if it failed.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -53,11 +53,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// Quick to drain; ports of the system's choice; JSON logs.
+    /// Quick to drain; ports of the system's choice; JSON logs; tests are faster than people.
     pub fn builder() -> NodeBuilder {
         let mut command = chat_api();
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "1s");
+        for limit in ["MESSAGES_PER_SECOND", "SUBSCRIBES_PER_SECOND", "LOBBY_MESSAGES_PER_SECOND", "NEW_ROOMS_PER_USER"]
+        {
+            command.env(format!("CHAT_LIMITS__{limit}"), "0");
+        }
+        command.env("CHAT_LIMITS__BYTES_PER_SECOND", "0");
         NodeBuilder { command }
     }
 
@@ -108,6 +113,23 @@ impl Node {
 
     pub fn signal(&self, signal: &str) {
         super::run(Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()));
+    }
+
+    /// Bytes of memory in use.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Time on a processor so far.
+    pub fn cpu(&self) -> Duration {
+        let mut nanos = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").flatten() {
+            let stat = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            nanos += stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or_default();
+        }
+        Duration::from_nanos(nanos)
     }
 
     pub fn exited(&self) -> bool {

@@ -1,0 +1,158 @@
+//! What one node lets in, over all its clients: upgrades, connections of a user or an address, new rooms, messages to the lobby.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::http::StatusCode;
+use parking_lot::Mutex;
+
+use super::Problem;
+use crate::{
+    config::Limits,
+    limits::{Bucket, Buckets, Rate},
+    metrics::{Limit, Metrics},
+    protocol::{Occupant, UserId},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Gate {
+    connections_per_user: u32,
+    connections_per_address: u32,
+    users: Mutex<HashMap<UserId, u32>>,
+    addresses: Mutex<HashMap<IpAddr, u32>>,
+    upgrade_rate: Rate,
+    upgrades: Mutex<Bucket>,
+    lobby_rate: Rate,
+    lobby: Mutex<Bucket>,
+    new_rooms: Mutex<Buckets<Occupant>>,
+    requests: Mutex<Buckets<UserId>>,
+    metrics: Arc<Metrics>,
+}
+
+/// A connection's place among those of its user and address, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    gate: Arc<Gate>,
+    user: Option<UserId>,
+    address: Option<IpAddr>,
+}
+
+impl Gate {
+    /// As configured.
+    #[must_use]
+    pub fn new(limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            connections_per_user: limits.connections_per_user,
+            connections_per_address: limits.connections_per_address,
+            users: Mutex::default(),
+            addresses: Mutex::default(),
+            upgrade_rate: limits.upgrade_rate(),
+            upgrades: Mutex::default(),
+            lobby_rate: limits.lobby_rate(),
+            lobby: Mutex::default(),
+            new_rooms: Mutex::new(Buckets::new(limits.new_room_rate())),
+            requests: Mutex::new(Buckets::new(limits.message_rate())),
+            metrics,
+        })
+    }
+
+    /// One upgrade of the node's.
+    pub(super) fn upgrade(&self) -> Result<(), Problem> {
+        let taken = self.upgrades.lock().take(self.upgrade_rate, Instant::now());
+        self.note(Limit::Upgrades, taken).map_err(|wait| {
+            let detail = "this node opens as many sockets a second as it may; another one takes you";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(seconds(wait))
+        })
+    }
+
+    /// A place for one connection.
+    pub(super) fn admit(self: &Arc<Self>, user: Option<&UserId>, address: IpAddr) -> Result<Place, Problem> {
+        let refuse = |limit: Limit, detail: &str| {
+            self.metrics.limited(limit).inc();
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, limit.as_str(), detail).retry_after(1)
+        };
+        let user = user.filter(|_| self.connections_per_user > 0);
+        let address = Some(address).filter(|_| self.connections_per_address > 0);
+        let mut place = Place { gate: self.clone(), user: None, address: None };
+        if let Some(user) = user {
+            if !enter(&self.users, user, self.connections_per_user) {
+                let detail = "this user has as many connections to this node as one user may: close one";
+                return Err(refuse(Limit::UserConnections, detail));
+            }
+            place.user = Some(user.clone());
+        }
+        if let Some(address) = address {
+            if !enter(&self.addresses, &address, self.connections_per_address) {
+                let detail = "this address has as many connections to this node as one address may: close one";
+                return Err(refuse(Limit::AddressConnections, detail));
+            }
+            place.address = Some(address);
+        }
+        Ok(place)
+    }
+
+    /// A room that nobody on this node was in; or how long to wait.
+    pub(super) fn new_room(&self, occupant: &Occupant) -> Result<(), Duration> {
+        let taken = self.new_rooms.lock().take(occupant, Instant::now());
+        self.note(Limit::NewRooms, taken)
+    }
+
+    /// A message to the lobby; or how long to wait.
+    pub(super) fn lobby_message(&self) -> Result<(), Duration> {
+        let taken = self.lobby.lock().take(self.lobby_rate, Instant::now());
+        self.note(Limit::Lobby, taken)
+    }
+
+    /// A user's message by request; or how long to wait.
+    pub(super) fn request(&self, user: &UserId) -> Result<(), Duration> {
+        let taken = self.requests.lock().take(user, Instant::now());
+        self.note(Limit::Messages, taken)
+    }
+
+    fn note(&self, limit: Limit, taken: Result<(), Duration>) -> Result<(), Duration> {
+        if taken.is_err() {
+            self.metrics.limited(limit).inc();
+        }
+        taken
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(user) = &self.user {
+            leave(&self.gate.users, user);
+        }
+        if let Some(address) = &self.address {
+            leave(&self.gate.addresses, address);
+        }
+    }
+}
+
+/// What a refused request is told to wait, in whole seconds.
+pub(super) fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
+fn enter<K: Hash + Eq + Clone>(counts: &Mutex<HashMap<K, u32>>, key: &K, most: u32) -> bool {
+    let mut counts = counts.lock();
+    let count = counts.entry(key.clone()).or_default();
+    let enters = *count < most;
+    *count += u32::from(enters);
+    enters
+}
+
+fn leave<K: Hash + Eq>(counts: &Mutex<HashMap<K, u32>>, key: &K) {
+    let mut counts = counts.lock();
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What one client, one user and one node may use: each limit has its own answer and is counted.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use futures_util::SinkExt as _;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Client, Node, client::Offer, eventually, mint};
+
+const SECRET: &str = "limits-limits-limits-limits-limits";
+const ROOM: &str = "/api/chat-api/ws/general";
+
+async fn node(limits: &[(&str, &str)]) -> Node {
+    let limits = limits.iter().map(|(key, value)| (format!("CHAT_LIMITS__{key}"), value));
+    limits.fold(Node::builder(), |node, (key, value)| node.env(&key, value)).start().await
+}
+
+async fn session(node: &Node) -> Client {
+    let offer = Offer::default().header("sec-websocket-protocol", "chat.v1");
+    let mut session = Client::open(node.public, ROOM, offer).await.expect("the upgrade succeeds");
+    assert_eq!(session.next().await["type"], "welcome");
+    session
+}
+
+#[tokio::test]
+async fn frames_over_the_rate_are_refused_and_a_flood_is_closed() {
+    let node = node(&[("MESSAGES_PER_SECOND", "1")]).await;
+    let mut client = node.connect(ROOM).await;
+    for n in 1..=3 {
+        client.send(json!({ "sender": "s", "n": n, "base": 1, "payload": n, "ref": n.to_string() })).await;
+    }
+    let refused = loop {
+        let event = client.next().await;
+        if event["type"] == "error" {
+            break event;
+        }
+    };
+    assert_eq!((&refused["code"], &refused["retryable"]), (&json!("rate_limited"), &json!(true)), "{refused}");
+    assert_eq!((&refused["ref"], &refused["n"]), (&json!("3"), &json!(3)));
+    let wait = refused["retry_after_ms"].as_u64().expect("how long to wait");
+    assert!((1..=1001).contains(&wait), "{wait}");
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    client.send(json!({ "n": 3, "base": 3, "payload": 3, "ref": "again" })).await;
+    while client.next().await["ref"] != "again" {}
+    for _ in 0..10 {
+        let _ = client.socket.send(Message::text("{}")).await; // closed in the middle of it
+    }
+    assert_eq!(client.closed().await.0, 4429);
+    assert!(node.metric(r#"chat_limited_total{limit="messages"}"#).await >= 3.0);
+    node.wait_for_metric(r#"chat_connections_closed_total{code="4429"}"#, 1.0).await;
+}
+
+#[tokio::test]
+async fn websocket_pings_count() {
+    let node = node(&[("MESSAGES_PER_SECOND", "1")]).await;
+    let mut client = node.client(ROOM).await;
+    for _ in 0..5 {
+        let _ = client.socket.send(Message::Ping("x".into())).await;
+    }
+    assert_eq!(client.closed().await.0, 4429);
+}
+
+#[tokio::test]
+async fn rooms_are_asked_for_and_opened_at_a_rate() {
+    let node = node(&[("SUBSCRIBES_PER_SECOND", "1"), ("NEW_ROOMS_PER_USER", "4")]).await;
+    let mut session = session(&node).await;
+    let ask = async |session: &mut Client, rooms: &[&str]| {
+        let rooms: serde_json::Map<_, _> = rooms.iter().map(|room| ((*room).to_owned(), json!(""))).collect();
+        session.send(json!({ "type": "subscribe", "rooms": rooms })).await;
+        let mut answers = Vec::new();
+        while answers.len() < rooms.len() {
+            let event = session.next().await;
+            if event["type"] != "presence" {
+                answers.push(event["code"].as_str().unwrap_or("subscribed").to_owned());
+            }
+        }
+        answers.sort();
+        answers
+    };
+    let new = ask(&mut session, &["a", "b", "c", "d"]).await;
+    assert_eq!(
+        new,
+        ["rate_limited", "subscribed", "subscribed", "subscribed"],
+        "the path's room and three more in a minute"
+    );
+    assert!(node.metric(r#"chat_limited_total{limit="new_rooms"}"#).await > 0.0);
+    let more = ask(&mut session, &["e", "f", "g", "h", "i", "j", "k", "l"]).await;
+    assert!(more.iter().all(|answer| answer == "rate_limited"), "{more:?}");
+    assert!(node.metric(r#"chat_limited_total{limit="subscribes"}"#).await > 0.0);
+}
+
+#[tokio::test]
+async fn the_lobby_has_a_rate_of_its_own() {
+    let node = node(&[("LOBBY_MESSAGES_PER_SECOND", "1")]).await;
+    let (mut one, mut two) = (node.client(ROOM).await, node.client(ROOM).await);
+    let mut refused = 0;
+    for n in 0..4 {
+        let client = if n % 2 == 0 { &mut one } else { &mut two };
+        client.send(json!({ "room": "lobby", "payload": n, "ref": "l" })).await;
+        let answer = loop {
+            let event = client.next().await;
+            if event["ref"] == "l" {
+                break event;
+            }
+        };
+        refused += usize::from(answer["code"] == "rate_limited");
+    }
+    assert!(refused > 0, "over all clients of the node");
+    one.publish(json!("a room is not the lobby")).await;
+    let answer = node.post("/api/chat-api/rooms/lobby/messages", r#"{"payload":1}"#, &[]).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (429, &json!("rate_limited")));
+    assert!(!answer.header("retry-after").is_empty());
+}
+
+#[tokio::test]
+async fn a_user_and_an_address_have_so_many_connections() {
+    let node = Node::builder()
+        .env("AUTH_ENABLED", "true")
+        .env("CHAT_AUTH__SECRET", SECRET)
+        .env("CHAT_LIMITS__CONNECTIONS_PER_USER", "2")
+        .env("CHAT_LIMITS__CONNECTIONS_PER_ADDRESS", "3")
+        .env("CHAT_SERVER__TRUSTED_PROXIES", "127.0.0.0/8")
+        .start()
+        .await;
+    let open = async |user: &str, address: &str| {
+        let offer = Offer::default()
+            .header("authorization", format!("Bearer {}", mint(SECRET, user)))
+            .header("x-forwarded-for", address);
+        Client::open(node.public, ROOM, offer).await
+    };
+    let mut alice = open("alice", "9.9.9.9").await.expect("one");
+    let _two = open("alice", "9.9.9.9").await.expect("two");
+    let refused = open("alice", "8.8.8.8").await.err().expect("three are too many");
+    assert_eq!((refused.status, &refused.problem["code"]), (429, &json!("user_connections")));
+    let _bob = open("bob", "9.9.9.9").await.expect("three of an address");
+    let refused = open("carol", "9.9.9.9").await.err().expect("four are too many");
+    assert_eq!((refused.status, &refused.problem["code"]), (429, &json!("address_connections")));
+    let _carol = open("carol", "9.9.9.8").await.expect("another address");
+    alice.leave().await;
+    node.wait_for_metric("chat_connections", 3.0).await;
+    eventually("the place is free again", || async { open("alice", "9.9.9.9").await.is_ok() }).await;
+    for (reason, limit) in [("user_connections", "user_connections"), ("address_connections", "address_connections")] {
+        assert!(node.metric(&format!(r#"chat_upgrade_failures_total{{reason="{reason}"}}"#)).await > 0.0);
+        assert!(node.metric(&format!(r#"chat_limited_total{{limit="{limit}"}}"#)).await > 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_node_opens_so_many_sockets_a_second() {
+    let node = node(&[("UPGRADES_PER_SECOND", "2")]).await;
+    let mut refused = None;
+    let mut open = Vec::new();
+    for _ in 0..50 {
+        match Client::open(node.public, ROOM, Offer::default()).await {
+            Ok(client) => open.push(client),
+            Err(refusal) => refused = Some(refusal),
+        }
+    }
+    let refused = refused.expect("not all of them");
+    assert_eq!((refused.status, &refused.problem["code"]), (503, &json!("busy")));
+    assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"));
+    open[0].ping().await;
+}
+
+/// A raw socket behind the upgrade.
+fn raw(node: &Node) -> TcpStream {
+    let mut socket = TcpStream::connect(node.public).expect("the node listens");
+    let head = format!(
+        "GET {ROOM} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        node.public
+    );
+    socket.write_all(head.as_bytes()).expect("the head is taken");
+    let mut answer = [0; 1024];
+    let read = socket.read(&mut answer).expect("an answer");
+    assert!(answer[..read].starts_with(b"HTTP/1.1 101"));
+    socket
+}
+
+/// Reads to the end; the close code.
+fn closed(mut socket: TcpStream) -> u16 {
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    let mut bytes = Vec::new();
+    let _ = socket.read_to_end(&mut bytes);
+    let close = bytes.iter().rposition(|byte| *byte == 0x88).unwrap_or_else(|| panic!("no close frame: {bytes:?}"));
+    u16::from_be_bytes([bytes[close + 2], bytes[close + 3]])
+}
+
+/// Bytes that never become a message: empty fragments without end, and one byte now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_never_ends_is_closed_and_costs_little() {
+    let node = node(&[("MESSAGE_DEADLINE", "2s"), ("BYTES_PER_SECOND", "128KiB")]).await;
+    let mut good = node.client(ROOM).await;
+    let [mut flood, mut drip] = [raw(&node), raw(&node)];
+    let start = Instant::now();
+    let before = node.cpu();
+    let flooding = std::thread::spawn(move || {
+        flood.write_all(&[0x01, 0x80, 1, 2, 3, 4]).expect("begun");
+        let empty = [0x00, 0x80, 1, 2, 3, 4].repeat(1000);
+        while flood.write_all(&empty).is_ok() && start.elapsed() < Duration::from_secs(20) {}
+        closed(flood)
+    });
+    let dripping = std::thread::spawn(move || {
+        drip.write_all(&[0x01, 0x80, 1, 2, 3, 4]).expect("begun");
+        // A ping between the fragments is no sign that the message goes on.
+        while drip.write_all(&[0x00, 0x81, 1, 2, 3, 4, b'x' ^ 1, 0x89, 0x80, 1, 2, 3, 4]).is_ok() {
+            assert!(start.elapsed() < Duration::from_secs(20), "still open");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        closed(drip)
+    });
+    good.publish(json!("meanwhile")).await;
+    let [flooded, dripped] = tokio::task::spawn_blocking(|| [flooding, dripping].map(|it| it.join().expect("it ends")))
+        .await
+        .expect("both end");
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!((flooded, dripped), (1008, 1008));
+    let share = (node.cpu() - before).as_secs_f64() / seconds;
+    assert!(share < 0.5, "{share:.2} of a core");
+    good.publish(json!("and after")).await;
+}
+
+/// A client that pings and never reads: closed, and what it was to be answered is not kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_that_are_never_read_are_not_collected() {
+    let node = node(&[("BYTES_PER_SECOND", "0")]).await;
+    let _warm = node.client(ROOM).await;
+    let before = node.rss();
+    let mut socket = raw(&node);
+    let flood = std::thread::spawn(move || {
+        let mut ping = vec![0x89, 0xfd, 1, 2, 3, 4];
+        ping.resize(131, b'x');
+        let pings = ping.repeat(100);
+        let start = Instant::now();
+        let mut sent = 0_usize;
+        while start.elapsed() < Duration::from_secs(3) && socket.write_all(&pings).is_ok() {
+            sent += pings.len();
+        }
+        sent
+    });
+    let sent = tokio::task::spawn_blocking(|| flood.join().expect("it ends")).await.expect("it ends");
+    let grown = node.rss().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes for {sent} bytes of pings");
+}
