@@ -100,6 +100,7 @@ impl App {
         let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
         let hub = service.hub.clone();
         tasks.spawn_until_stopped(hub.clone().look_after(config.limits.heartbeat));
+        tasks.spawn_until_stopped(hub.clone().keep_checked());
         tasks.spawn_until_stopped(hub.clone().keep_presence());
         let router = http::router(service.clone());
         let accepting = listener::serve(public, router, config.server.header_timeout, tasks.clone(), stop.clone());

@@ -3,7 +3,7 @@
 //! Every label value is known here at the start and begins at 0; none comes from a user. Handles are looked up once, never per message.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use crate::protocol::{Close, ErrorCode};
@@ -11,7 +11,7 @@ use crate::protocol::{Close, ErrorCode};
 /// Close codes that no close of ours has: gone (a page left), no close frame at all, and any other.
 const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
 /// How a resume was answered.
-const RESUMES: [&str; 2] = ["recovered", "reset"];
+const RESUMES: [&str; 3] = ["recovered", "rollback", "reset"];
 /// Why an upgrade was refused.
 const UPGRADE_FAILURES: [&str; 12] = [
     "auth",
@@ -93,16 +93,24 @@ pub struct Metrics {
     pub messages_out: IntCounter,
     /// Rooms with members on this node.
     pub rooms: IntGauge,
+    /// Messages sent to Redis again as it did not answer.
+    pub publish_retries: IntCounter,
     /// From receiving a message to the log having it.
     pub publish_seconds: Histogram,
     /// 1 while Redis answers.
     pub redis_up: IntGauge,
+    /// 1 if Redis shows which history of its data it has.
+    pub redis_fenced: IntGauge,
+    /// Since what this node published last came back to it.
+    pub canary_age: Gauge,
     /// Times that the subscriber connection was made anew.
     pub redis_reconnects: IntCounter,
     /// Rooms read again from the log because something may have been missed.
     pub repairs: IntCounter,
     /// Repairs that found the log to have lost the room's position.
     pub resets: IntCounter,
+    /// Repairs that found the log to have lost its last messages.
+    pub rollbacks: IntCounter,
     /// Entries from Redis that could not be decoded.
     pub invalid_entries: IntCounter,
     resumes: IntCounterVec,
@@ -157,17 +165,24 @@ impl Metrics {
             messages_out: make
                 .counter("messages_delivered_total", "Messages handed to sockets, one for each receiver.")?,
             rooms: make.gauge("rooms", "Rooms with members on this node.")?,
+            publish_retries: make
+                .counter("publish_retries_total", "Messages sent to Redis again as it did not answer.")?,
             publish_seconds: make.seconds(
                 "publish_duration_seconds",
                 "From receiving a message to the log having it.",
                 &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0],
             )?,
             redis_up: make.gauge("redis_up", "1 while Redis answers; always 0 where none is used.")?,
+            redis_fenced: make
+                .gauge("redis_fenced", "1 if Redis shows its replication id, so that lost messages are noticed.")?,
+            canary_age: make
+                .float("redis_canary_age_seconds", "Since what this node published last came back to it.")?,
             redis_reconnects: make
                 .counter("redis_reconnects_total", "Times the subscriber connection was made anew.")?,
             repairs: make
                 .counter("repairs_total", "Rooms read again from the log as something may have been missed.")?,
             resets: make.counter("resets_total", "Repairs that found the log to have lost the room's position.")?,
+            rollbacks: make.counter("rollbacks_total", "Repairs that found the log to have lost its last messages.")?,
             invalid_entries: make.counter("invalid_entries_total", "Entries from Redis that could not be decoded.")?,
             resumes: make.counters(
                 "resumes_total",
@@ -212,8 +227,9 @@ impl Metrics {
 
     /// The counter of resumes: continued exactly from the position asked for, or the log no longer had it.
     #[must_use]
-    pub fn resume(&self, recovered: bool) -> IntCounter {
-        self.resumes.with_label_values(&[RESUMES[usize::from(!recovered)]])
+    pub fn resume(&self, outcome: &'static str) -> IntCounter {
+        debug_assert!(RESUMES.contains(&outcome));
+        self.resumes.with_label_values(&[outcome])
     }
 
     /// Everything in the Prometheus text format.
@@ -237,6 +253,10 @@ impl Maker<'_> {
 
     fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         self.register(IntCounter::new(name, help)?)
+    }
+
+    fn float(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.register(Gauge::new(name, help)?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {

@@ -95,6 +95,7 @@ enum Redis {
     NotNeeded,
     NotYet,
     Up,
+    Deaf,
     DownSince(Instant),
 }
 
@@ -119,6 +120,11 @@ impl Readiness {
     /// A round trip through Redis, both ways, succeeded.
     pub fn redis_up(&self) {
         self.state.lock().redis = Redis::Up;
+    }
+
+    /// Redis answers, but what it publishes does not reach this node: the fault is here, so others should take its clients.
+    pub fn redis_deaf(&self) {
+        self.state.lock().redis = Redis::Deaf;
     }
 
     /// Redis does not answer.
@@ -157,6 +163,7 @@ impl Readiness {
             Redis::DownSince(since) if since.elapsed() >= self.grace => {
                 reasons.push(format!("redis: unreachable for {} s", since.elapsed().as_secs()));
             }
+            Redis::Deaf => reasons.push("redis: what it publishes does not arrive here".to_owned()),
             Redis::DownSince(_) | Redis::Up | Redis::NotNeeded => {}
         }
         reasons

@@ -2,13 +2,16 @@
 -- The room log in Redis: each operation is one atomic step. Loaded as one function library, named by the hash of this text.
 --
 -- Keys of a room, in one hash slot:  {p:room}:log   stream, entry <seq>-0, field d = the publication as JSON
---                                    {p:room}:meta  hash, e = epoch, s = seq of the last message
+--                                    {p:room}:meta  hash, e = epoch, s = seq of the last message, r = the history that the epoch belongs to
+--                                                   (identity), end:<epoch> = seq of the last message of a closed epoch that survived
 --                                    {p:room}:n:…  string, "<n> <id>" = the last message of one sender
 --                                    {p:room}:here  hash, who is there: see attend
 -- Channel of a room:                 {p:room}       the same JSON, and who is there when that changes
 -- Redis numbers in Lua are doubles: milliseconds since 1970 and seqs stay exact up to 2^53.
 
 local START = '0-0'
+-- Closed epochs that a room remembers.
+local MOST_ENDS = 16
 
 local function number(value)
   return string.format('%.0f', value)
@@ -23,94 +26,177 @@ local function milliseconds()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Appends and fans out. keys: log, meta, channel (never written: it names the slot), and for a counted message its sender's.
--- args: the entry after its head as JSON without the opening brace; messages to keep; milliseconds to keep log; to keep meta; and for a
--- counted message n, base, milliseconds to keep the sender.
--- Returns {'ok', position}; or for a counted message that is stored already {'again', its position or ''}, or before its turn {'gap', last n}.
+-- Which history of this data it is: Redis takes a new one on every promotion and restart. Empty where a managed Redis does not show it: then
+-- nothing notices that messages are lost.
+local function identity()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+end
+
+-- Closes the room's epoch at what survived, and opens the next. Returns it.
+local function open_epoch(meta, epoch, seq, present, now)
+  local ends, all = {}, redis.call('HKEYS', meta)
+  for _, field in ipairs(all) do
+    ends[#ends + 1] = tonumber(string.match(field, '^end:(%d+)$'))
+  end
+  table.sort(ends)
+  for index = 1, #ends - (MOST_ENDS - 1) do
+    redis.call('HDEL', meta, 'end:' .. number(ends[index]))
+  end
+  local next_epoch = math.max(epoch + 1, now)
+  redis.call('HSET', meta, 'end:' .. number(epoch), number(seq), 'e', number(next_epoch), 'r', present)
+  return next_epoch
+end
+
+-- Where a room stands, in an epoch that is this history's: epoch, seq, and the position of the last message.
+local function stand(log, meta, now)
+  local known, present = redis.call('HMGET', meta, 'e', 's', 'r'), identity()
+  local epoch, seq = tonumber(known[1]), tonumber(known[2])
+  if not (epoch and seq) then
+    redis.call('DEL', log) -- a log without its meta: its positions mean nothing any more
+    redis.call('HSET', meta, 'e', number(now), 's', '0', 'r', present)
+    return now, 0, START
+  end
+  local last = position(epoch, seq)
+  if (known[3] or '') ~= present then
+    epoch = open_epoch(meta, epoch, seq, present, now)
+  end
+  return epoch, seq, seq == 0 and START or last
+end
+
+-- Appends and fans out. keys: log, meta, channel (never written: it names the slot), sender.
+-- args: the entry after its head as JSON without the opening brace; messages to keep; milliseconds to keep log; to keep meta; the sender's n and
+-- base; milliseconds to keep the sender.
+-- Returns {'ok', position}; or for a message that is stored already {'again', its position or ''}, or before its turn {'gap', last n}.
 local function publish(keys, args)
   local log, meta, channel, sender = keys[1], keys[2], keys[3], keys[4]
   local n, base = tonumber(args[5]), tonumber(args[6])
-  if sender then
-    local last = redis.call('GET', sender)
-    local last_n, last_id = string.match(last or '0 ', '^(%d+) (.*)$')
-    last_n = tonumber(last_n)
-    if n <= last_n then
-      return { 'again', n == last_n and last_id or '' }
-    elseif n ~= last_n + 1 and n ~= base then
-      return { 'gap', number(math.max(last_n, base - 1)) }
-    end
+  local last_n, last_id = string.match(redis.call('GET', sender) or '0 ', '^(%d+) (.*)$')
+  last_n = tonumber(last_n)
+  if n <= last_n then
+    return { 'again', n == last_n and last_id or '' }
+  elseif n ~= last_n + 1 and n ~= base then
+    return { 'gap', number(math.max(last_n, base - 1)) }
   end
   local now = milliseconds()
-  local known = redis.call('HMGET', meta, 'e', 's')
-  local epoch, seq = tonumber(known[1]), tonumber(known[2])
-  local prev
-  if epoch and seq then
-    prev = position(epoch, seq)
-  else
-    redis.call('DEL', log) -- a log without its meta: its positions mean nothing any more
-    epoch, seq, prev = now, 0, START
-  end
+  local epoch, seq, prev = stand(log, meta, now)
   seq = seq + 1
   local id = position(epoch, seq)
   local entry = '{"v":1,"id":"' .. id .. '","prev":"' .. prev .. '","ts":' .. number(now) .. ',' .. args[1]
   redis.call('XADD', log, 'MAXLEN', '=', args[2], number(seq) .. '-0', 'd', entry)
-  redis.call('HSET', meta, 'e', number(epoch), 's', number(seq))
+  redis.call('HSET', meta, 's', number(seq))
   redis.call('PEXPIRE', log, args[3])
   redis.call('PEXPIRE', meta, args[4])
-  if sender then
-    redis.call('SET', sender, number(n) .. ' ' .. id, 'PX', args[7])
-  end
+  redis.call('SET', sender, number(n) .. ' ' .. id, 'PX', args[7])
   redis.call('PUBLISH', channel, entry)
   return { 'ok', id }
 end
 
 -- Fans out what is not for the log. keys: channel. args: the entry after its head as JSON without the opening brace.
 local function ephemeral(keys, args)
-  local now = milliseconds()
-  redis.call('PUBLISH', keys[1], '{"v":1,"ts":' .. number(now) .. ',' .. args[1])
+  redis.call('PUBLISH', keys[1], '{"v":1,"ts":' .. number(milliseconds()) .. ',' .. args[1])
   return { 'sent', '' }
+end
+
+-- Moves a room into this history, if it is not yet. keys: log, meta.
+local function fence(keys)
+  if redis.call('EXISTS', keys[2]) == 1 then
+    stand(keys[1], keys[2], milliseconds())
+  end
+  return 'ok'
+end
+
+-- How a position relates to the log: 'exact' = the log has what follows seq; 'reset' = it does not; otherwise the position to go back to, where
+-- the epoch of the given one was closed. Returns that and the seq to go on from.
+local function relate(meta, epoch, seq, after_epoch, after_seq)
+  if after_epoch == 0 and after_seq == 0 then
+    return 'exact', 0
+  elseif after_epoch == epoch then
+    return after_seq <= seq and 'exact' or 'reset', after_seq
+  end
+  local closed_at = tonumber(redis.call('HGET', meta, 'end:' .. number(after_epoch)))
+  if not closed_at then
+    return 'reset', 0
+  elseif after_seq <= closed_at then
+    return 'exact', after_seq
+  end
+  return position(after_epoch, closed_at), closed_at
+end
+
+local function entry_id(entry)
+  return string.match(entry, '^{"v":%d+,"id":"(%d+%-%d+)"')
 end
 
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return,
 -- and 'after', 'before' or 'newest' (whatever the position).
--- Returns the last position, the one up to which the entries go, 1 if they follow the given one exactly (else they begin with the oldest
--- kept; before a position: nothing), and the entries, oldest first.
+-- Returns the last position, the one up to which the entries go, how they relate to the given one (see relate; after a reset they begin with the
+-- oldest kept, before a position there are none), and the entries, oldest first. 'fence': call that first.
 local function read(keys, args)
   local log, meta = keys[1], keys[2]
-  local after_epoch, after_seq, limit, direction = tonumber(args[1]), tonumber(args[2]), tonumber(args[3]), args[4]
-  local known = redis.call('HMGET', meta, 'e', 's')
+  local at_epoch, at_seq, limit, direction = tonumber(args[1]), tonumber(args[2]), tonumber(args[3]), args[4]
+  local known = redis.call('HMGET', meta, 'e', 's', 'r')
   local epoch, seq = tonumber(known[1]), tonumber(known[2])
   if not (epoch and seq) then
-    return { START, START, (after_epoch == 0 and after_seq == 0) and 1 or 0, {} }
+    return { START, START, (at_epoch == 0 and at_seq == 0) and 'exact' or 'reset', {} }
   end
+  if (known[3] or '') ~= identity() then
+    return { START, START, 'fence', {} }
+  end
+  local top = position(epoch, seq)
   if direction ~= 'after' then
-    local newest = direction == 'newest'
-    local known_position = newest or after_epoch == epoch and after_seq <= seq + 1
+    local relation = 'exact'
+    if direction == 'before' then
+      relation = relate(meta, epoch, seq, at_epoch, at_seq - 1)
+    end
     local entries = {}
-    if known_position and limit > 0 then
-      local to = newest and '+' or number(math.max(after_seq - 1, 0)) .. '-0'
+    if relation == 'exact' and limit > 0 then
+      local to = direction == 'newest' and '+' or number(math.max(at_seq - 1, 0)) .. '-0'
       local found = redis.call('XREVRANGE', log, to, '-', 'COUNT', limit)
       for index = #found, 1, -1 do
         entries[#entries + 1] = found[index][2][2]
       end
     end
-    return { position(epoch, seq), position(epoch, seq), known_position and 1 or 0, entries }
+    return { top, top, relation == 'exact' and 'exact' or 'reset', entries }
   end
+  local relation, from = relate(meta, epoch, seq, at_epoch, at_seq)
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or seq + 1
-  local same_log = after_epoch == epoch or (after_epoch == 0 and after_seq == 0)
-  local continuous = same_log and after_seq + 1 >= first and after_seq <= seq
-  local entries, through = {}, seq
+  if relation ~= 'reset' and from + 1 < first then
+    relation = 'reset'
+  end
+  local entries, through = {}, top
   if limit > 0 then
-    local from = continuous and number(after_seq + 1) .. '-0' or '-'
-    for _, entry in ipairs(redis.call('XRANGE', log, from, '+', 'COUNT', limit)) do
+    local start = relation == 'reset' and '-' or number(from + 1) .. '-0'
+    for _, entry in ipairs(redis.call('XRANGE', log, start, '+', 'COUNT', limit)) do
       entries[#entries + 1] = entry[2][2]
       if #entries == limit then
-        through = tonumber(string.match(entry[1], '^%d+'))
+        through = entry_id(entry[2][2]) or position(epoch, tonumber(string.match(entry[1], '^%d+')))
       end
     end
   end
-  return { position(epoch, seq), position(epoch, through), continuous and 1 or 0, entries }
+  return { top, through, relation, entries }
+end
+
+-- Where some rooms stand. keys: the meta of each. Returns the last position of each; 'fence' where it has to be read.
+local function tops(keys)
+  local present, found = identity(), {}
+  for index, meta in ipairs(keys) do
+    local known = redis.call('HMGET', meta, 'e', 's', 'r')
+    local epoch, seq = tonumber(known[1]), tonumber(known[2])
+    if not (epoch and seq) then
+      found[index] = START
+    elseif (known[3] or '') ~= present then
+      found[index] = 'fence'
+    else
+      found[index] = position(epoch, seq)
+    end
+  end
+  return found
+end
+
+-- Lets a node hear itself. keys: its channel. Returns the identity.
+local function canary(keys)
+  redis.call('PUBLISH', keys[1], '')
+  return identity()
 end
 
 -- Who is in a room: hash {p:room}:here. Field '@' = the nodes that have somebody there, as JSON with the end of each one's lease in milliseconds
@@ -234,7 +320,10 @@ end
 
 redis.register_function('@LIBRARY@_publish', publish)
 redis.register_function('@LIBRARY@_ephemeral', ephemeral)
+redis.register_function { function_name = '@LIBRARY@_fence', callback = fence, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@LIBRARY@_read', callback = read, flags = { 'no-writes' } }
+redis.register_function { function_name = '@LIBRARY@_tops', callback = tops, flags = { 'no-writes' } }
+redis.register_function { function_name = '@LIBRARY@_canary', callback = canary, flags = { 'allow-oom' } }
 redis.register_function('@LIBRARY@_attend', attend)
 -- The same where nobody has come: it only makes room, so it may run when Redis is full.
 redis.register_function { function_name = '@LIBRARY@_recede', callback = attend, flags = { 'allow-oom' } }

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Attendance, Draft, Outlet, Page, Place, Publication, PublishError, Stretch, Turn, presence::Rooms, senders::Senders,
+    Attendance, Draft, Outlet, Page, Place, Publication, PublishError, Relation, Stretch, Turn, presence::Rooms,
+    senders::Senders,
 };
 use crate::{
     config,
@@ -226,8 +227,8 @@ impl Logs {
 
     fn read(&self, room: &RoomName, after: MessageId, limit: usize) -> Page {
         let Some(log) = self.rooms.get(room) else {
-            let continuous = after == MessageId::START;
-            return Page { publications: Vec::new(), continuous, through: MessageId::START, top: MessageId::START };
+            let relation = relation(after == MessageId::START);
+            return Page { publications: Vec::new(), relation, through: MessageId::START, top: MessageId::START };
         };
         let first = log.entries.front().map_or(log.top.seq + 1, |entry| entry.id.seq);
         let same_log = after == MessageId::START || after.epoch == log.top.epoch;
@@ -236,7 +237,7 @@ impl Logs {
         let entries = log.entries.iter().skip(skip).take(limit);
         let publications: Vec<_> = entries.map(|entry| entry.publication.clone()).collect();
         let through = publications.last().and_then(|last| last.place).map_or(log.top, |place| place.id);
-        Page { publications, continuous, through, top: log.top }
+        Page { publications, relation: relation(continuous), through, top: log.top }
     }
 
     /// What comes before a position, or is the newest.
@@ -255,8 +256,13 @@ impl Logs {
             publications.extend(entries.map(|entry| entry.publication.clone()));
             publications.reverse();
         }
-        Page { publications, continuous, through: top, top }
+        Page { publications, relation: relation(continuous), through: top, top }
     }
+}
+
+/// This log never rolls back: it ends with the process.
+fn relation(continuous: bool) -> Relation {
+    if continuous { Relation::Exact } else { Relation::Reset }
 }
 
 /// Encodes a draft, once for all members.
@@ -316,7 +322,7 @@ mod tests {
     #[test]
     fn positions_chain_and_reads_continue_exactly() {
         let (mut logs, room) = (logs(3, usize::MAX), draft("r").room);
-        assert!(logs.read(&room, MessageId::START, 9).continuous);
+        assert_eq!(logs.read(&room, MessageId::START, 9).relation, Relation::Exact);
         let first = Place { id: MessageId { epoch: 5, seq: 1 }, prev: MessageId::START };
         assert_eq!(logs.append(&draft("r"), 5).0.place, Some(first));
         assert_eq!(logs.append(&draft("r"), 6).0.place.map(|place| place.prev), Some(first.id));
@@ -327,11 +333,11 @@ mod tests {
         logs.append(&draft("r"), 7);
         let top = logs.append(&draft("r"), 7).1;
         let from_first = logs.read(&room, first.id, 9);
-        assert!(from_first.continuous && seqs(&from_first) == [2, 3, 4] && from_first.top == top);
+        assert!(from_first.relation == Relation::Exact && seqs(&from_first) == [2, 3, 4] && from_first.top == top);
         let trimmed = logs.read(&room, MessageId::START, 9);
-        assert!(!trimmed.continuous && seqs(&trimmed) == [2, 3, 4]);
+        assert!(trimmed.relation == Relation::Reset && seqs(&trimmed) == [2, 3, 4]);
         for never in [MessageId { epoch: 5, seq: 9 }, MessageId { epoch: 4, seq: 2 }] {
-            assert!(!logs.read(&room, never, 9).continuous, "{never}");
+            assert_eq!(logs.read(&room, never, 9).relation, Relation::Reset, "{never}");
         }
     }
 
@@ -344,7 +350,7 @@ mod tests {
         assert_eq!(seqs(&logs.read_back(&room, Some(ids[3]), 9)), [3]);
         assert_eq!(seqs(&logs.read_back(&room, Some(ids[0]), 9)), [] as [u64; 0], "dropped by now");
         let other = logs.read_back(&room, Some(MessageId { epoch: 9, seq: 5 }), 9);
-        assert!(!other.continuous && other.publications.is_empty());
+        assert!(other.relation == Relation::Reset && other.publications.is_empty());
     }
 
     #[test]

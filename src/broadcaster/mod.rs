@@ -126,14 +126,37 @@ pub enum Stretch {
     Newest,
 }
 
+/// How what was read relates to the position asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// It touches the position exactly.
+    Exact,
+    /// The log lost what stood at the position: it follows this earlier one exactly, where the lost part began.
+    Rollback(MessageId),
+    /// The log does not know the position, or no longer has what is next to it. What is asked for after it begins with the oldest kept; before it
+    /// there is nothing.
+    Reset,
+}
+
+impl Relation {
+    /// The word in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "recovered",
+            Self::Rollback(_) => "rollback",
+            Self::Reset => "reset",
+        }
+    }
+}
+
 /// A stretch of a log.
 #[derive(Debug)]
 pub struct Page {
     /// In order, without holes.
     pub publications: Vec<Publication>,
-    /// Whether they touch the position asked for exactly. If not: what is asked for after a position begins with the oldest that the log still
-    /// has, and before it there is nothing.
-    pub continuous: bool,
+    /// To the position asked for.
+    pub relation: Relation,
     /// The position up to which the page goes; `top` when nothing follows.
     pub through: MessageId,
     /// The log's last position when it was read.
@@ -305,6 +328,20 @@ impl Broadcaster {
             Self::Local(local) => Ok(local.roster(room, most)),
             Self::Redis(redis) => redis.roster(room, most).await,
         }
+    }
+
+    /// Where the logs of some rooms stand; `None`: it has to be read. Far cheaper than reading each.
+    pub async fn tops(&self, rooms: &[RoomName]) -> Result<Vec<Option<MessageId>>, ReadError> {
+        match self {
+            Self::Local(_) => Ok(vec![None; rooms.len()]),
+            Self::Redis(redis) => redis.tops(rooms).await,
+        }
+    }
+
+    /// Whether messages can get lost between the log and this node.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Redis(_))
     }
 
     /// Takes no more messages and waits for those under way, at most `limit`. False: some were left.

@@ -268,6 +268,9 @@ pub struct Redis {
     /// The longest one command or one connect may take.
     #[serde(with = "value::duration")]
     pub timeout: Duration,
+    /// The longest a message whose fate is not known is tried again, under one counter, so that it is stored once.
+    #[serde(with = "value::duration")]
+    pub publish_deadline: Duration,
     /// Tasks that publish, each for its share of the rooms.
     pub publishers: usize,
     /// What every key and channel begins with: `^[A-Za-z0-9_.-]{1,64}$`. Two chats on one Redis need two.
@@ -276,7 +279,13 @@ pub struct Redis {
 
 impl Default for Redis {
     fn default() -> Self {
-        Self { url: None, timeout: Duration::from_secs(2), publishers: 4, prefix: "chat".to_owned() }
+        Self {
+            url: None,
+            timeout: Duration::from_secs(2),
+            publish_deadline: Duration::from_secs(10),
+            publishers: 4,
+            prefix: "chat".to_owned(),
+        }
     }
 }
 

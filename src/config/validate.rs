@@ -161,6 +161,12 @@ impl Rules {
             self.require(false, "redis.url", format!("{forms}, or empty for none: {problem}"));
         }
         self.positive(redis.timeout, "redis.timeout");
+        self.require_both(
+            redis.publish_deadline >= redis.timeout,
+            "redis.publish_deadline",
+            "redis.timeout",
+            "redis.timeout or more",
+        );
         self.require((1..=64).contains(&redis.publishers), "redis.publishers", "1 to 64");
         let grammar = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let prefix = (1..=64).contains(&redis.prefix.len()) && redis.prefix.bytes().all(grammar);

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use super::{Problem, Service, access, gate, ws};
 use crate::{
-    broadcaster::{Counted, Draft, Publication, PublishError, Sender, Stretch},
+    broadcaster::{Counted, Draft, Publication, PublishError, Relation, Sender, Stretch},
     hub::ConnectionLimits,
     protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, Publish, RoomName, UserId},
     telemetry::trace::TraceContext,
@@ -56,9 +56,10 @@ pub(super) struct NewMessage {
 /// Where a message stands in its room's log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Published {
-    /// Its position.
-    #[schema(value_type = String, example = "1764000000000-42")]
-    id: MessageId,
+    /// Its position; absent where only that it was stored is still known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "1764000000000-42")]
+    id: Option<MessageId>,
 }
 
 /// A stretch of a room's log.
@@ -69,6 +70,10 @@ pub(super) struct History<'a> {
     messages: Vec<&'a RawValue>,
     /// Whether they touch the position asked for exactly. If not: after a position they begin with the oldest kept, before it there are none.
     recovered: bool,
+    /// What the client has after this position was lost; the messages follow it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "1764000000000-39")]
+    rollback: Option<MessageId>,
     /// The log's last position: `?after=` for a socket that goes on from here, when nothing newer was left out.
     #[schema(value_type = String, example = "1764000000000-42")]
     top: MessageId,
@@ -141,9 +146,7 @@ pub(super) async fn publish(
         ephemeral: false,
         trace: None,
     };
-    let stored = service.publish(parent.as_ref(), draft).await.map_err(|error| not_stored(&service, &error))?;
-    // There is no second `n` under a key, so a repetition is always one of the last.
-    let id = stored.ok_or_else(|| unavailable("the message is stored, but not where".into()))?;
+    let id = service.publish(parent.as_ref(), draft).await.map_err(|error| not_stored(&service, &error))?;
     Ok((StatusCode::CREATED, Json(Published { id })).into_response())
 }
 
@@ -189,7 +192,12 @@ pub(super) async fn history(
         tracing::error!(%room, %error, "a message of the log is no JSON");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "a message of the log cannot be read")
     })?;
-    let history = History { messages, recovered: page.continuous, top: page.top };
+    let rollback = match page.relation {
+        Relation::Rollback(to) => Some(to),
+        Relation::Exact | Relation::Reset => None,
+    };
+    let recovered = page.relation != Relation::Reset;
+    let history = History { messages, recovered, rollback, top: page.top };
     let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, Json(history)).into_response())
 }

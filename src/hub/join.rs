@@ -6,7 +6,10 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{Connection, Hub, replay::Stretch, room::Room};
-use crate::protocol::{Event, Frame, MessageId, RoomName, Roster};
+use crate::{
+    broadcaster::Relation,
+    protocol::{Event, Frame, MessageId, RoomName, Roster},
+};
 
 /// Longest that a client's frame waits for the rooms that it asked for.
 const JOIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -155,7 +158,7 @@ impl Attached {
         };
         match timeout(JOIN_PATIENCE, ready).await {
             Ok(Some((after, stretch))) => self.resume(&room, seat, after, stretch, reference).await,
-            Ok(None) => self.announce(&room, seat, false, reference),
+            Ok(None) => self.announce(&room, seat, None, reference),
             Err(_) => {
                 self.leave(name).await;
                 return Err(JoinError::Away);
@@ -180,11 +183,16 @@ impl Attached {
         true
     }
 
-    /// Tells a session that it is in a room.
-    fn announce(&self, room: &Room, seat: u64, recovered: bool, reference: Option<&str>) {
+    /// Tells a session that it is in a room, and how what follows relates to its position, if it gave one.
+    fn announce(&self, room: &Room, seat: u64, relation: Option<Relation>, reference: Option<&str>) {
         if let Some(id) = room.replay_end(seat).filter(|_| self.connection.is_session()) {
+            let rollback = match relation {
+                Some(Relation::Rollback(to)) => Some(to),
+                _ => None,
+            };
+            let recovered = relation.is_some_and(|relation| relation != Relation::Reset);
             let (room, presence) = (room.name.as_str(), self.roster(room));
-            let subscribed = Event::Subscribed { room, id, recovered, presence, r#ref: reference };
+            let subscribed = Event::Subscribed { room, id, recovered, rollback, presence, r#ref: reference };
             self.connection.send(&subscribed.frame());
         }
     }
@@ -211,12 +219,13 @@ impl Attached {
     /// Brings a joiner from `after` up to where live messages are held. If the log no longer reaches back that far, a session is told so and a plain
     /// socket gets all that the log has.
     async fn resume(&self, room: &Arc<Room>, seat: u64, after: MessageId, stretch: Stretch, reference: Option<&str>) {
-        self.hub.metrics.resume(stretch.continuous).inc();
-        if stretch.continuous {
+        let relation = stretch.relation;
+        self.hub.metrics.resume(relation.as_str()).inc();
+        if relation == Relation::Exact {
             self.hub.catch_up(room, seat, &self.connection, after).await;
         }
-        self.announce(room, seat, stretch.continuous, reference);
-        if stretch.continuous || !self.connection.is_session() {
+        self.announce(room, seat, Some(relation), reference);
+        if relation != Relation::Reset || !self.connection.is_session() {
             self.hub.replay(room, seat, &self.connection, stretch).await;
         }
     }

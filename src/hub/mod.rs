@@ -5,6 +5,7 @@
 
 mod attendance;
 mod batch;
+mod check;
 mod connection;
 mod drain;
 mod join;
@@ -27,7 +28,7 @@ use std::{
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -42,7 +43,9 @@ pub use self::{
     join::{Attached, JoinError, Joined},
 };
 use crate::{
-    broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Stretch},
+    broadcaster::{
+        Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Relation, Stretch,
+    },
     config,
     metrics::Metrics,
     protocol::{ClientId, Close, Event, MessageId, RoomName, Roster},
@@ -81,6 +84,8 @@ pub struct Hub {
     broadcaster: Broadcaster,
     desk: Desk,
     reads: Semaphore,
+    /// Something may have been missed in every room.
+    suspicion: Notify,
     /// The node goes away: who attaches now is closed at once.
     closing: AtomicBool,
     tasks: Tasks,
@@ -104,6 +109,7 @@ impl Hub {
             broadcaster: broadcaster.start(me.clone(), &tasks, readiness, metrics.clone()),
             desk: Desk::new(presence),
             reads: Semaphore::new(READS),
+            suspicion: Notify::new(),
             closing: AtomicBool::new(false),
             tasks,
             metrics,
@@ -335,8 +341,10 @@ impl Hub {
         self.metrics.repairs.inc();
         loop {
             let page = self.read(&room.name, from).await;
-            if !page.continuous {
-                return self.reset(room, page.top);
+            match page.relation {
+                Relation::Exact => {}
+                Relation::Rollback(to) => self.roll_back(room, to, page.top),
+                Relation::Reset => return self.reset(room, page.top),
             }
             for batch in Batch::split(&page.publications) {
                 room.repaired(&batch, scratch);
@@ -357,17 +365,36 @@ impl Hub {
         self.metrics.resets.inc();
         let everybody = room.reset(top);
         tracing::warn!(room = %room.name, connections = everybody.len(), "the room's log has lost its position; its members start over");
-        let subscribed =
-            Event::Subscribed { room: room.name.as_str(), id: top, recovered: false, presence: None, r#ref: None }
-                .frame();
-        for connection in everybody {
-            if connection.is_session() {
-                connection.send(&subscribed);
-            } else {
-                connection.close(Close::Restart { after_ms: fastrand::u64(0..=RESET_SPREAD_MS) });
-            }
+        tell_apart(room, everybody, top, None);
+    }
+
+    /// The log has lost its last messages, those after `to`: sessions are told to drop them, plain sockets come back.
+    fn roll_back(&self, room: &Room, to: MessageId, top: MessageId) {
+        self.metrics.rollbacks.inc();
+        let (members, joiners) = room.everybody();
+        tracing::warn!(room = %room.name, %to, connections = members.len(), "the room's log has lost its last messages; its members are told");
+        tell_apart(room, members, top, Some(to));
+        joiners.iter().for_each(|joiner| joiner.close(come_back()));
+    }
+}
+
+/// Tells sessions where a log stands that has lost something; plain sockets, which cannot be told, come back.
+fn tell_apart(room: &Room, connections: Vec<Arc<Connection>>, id: MessageId, rollback: Option<MessageId>) {
+    let recovered = rollback.is_some();
+    let subscribed =
+        Event::Subscribed { room: room.name.as_str(), id, recovered, rollback, presence: None, r#ref: None }.frame();
+    for connection in connections {
+        if connection.is_session() {
+            connection.send(&subscribed);
+        } else {
+            connection.close(come_back());
         }
     }
+}
+
+/// For many at once.
+fn come_back() -> Close {
+    Close::Restart { after_ms: fastrand::u64(0..=RESET_SPREAD_MS) }
 }
 
 impl Outlet for Hub {
@@ -390,10 +417,7 @@ impl Outlet for Hub {
     }
 
     fn stale(&self) {
-        for room in self.rooms() {
-            self.desk.renew(&room);
-            room.mark_stale();
-            self.flush_room(room, false);
-        }
+        self.rooms().iter().for_each(|room| self.desk.renew(room));
+        self.suspicion.notify_one();
     }
 }

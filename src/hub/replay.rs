@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{Connection, Hub, batch::Batch, room::Room};
 use crate::{
-    broadcaster::{Page, Publication},
+    broadcaster::{Page, Publication, Relation},
     protocol::{Close, MessageId},
 };
 
@@ -58,8 +58,8 @@ pub(super) struct Stretch {
     page: Arc<Page>,
     /// Publications of the page before the position.
     skip: usize,
-    /// Whether it follows exactly.
-    pub(super) continuous: bool,
+    /// How it relates to the position.
+    pub(super) relation: Relation,
 }
 
 impl Shelf {
@@ -72,7 +72,7 @@ impl Shelf {
         }
         let page = Arc::new(hub.read(&room.name, after).await);
         *last = Some((after, page.clone()));
-        Stretch { continuous: page.continuous, page, skip: 0 }
+        Stretch { relation: page.relation, page, skip: 0 }
     }
 }
 
@@ -86,7 +86,7 @@ impl Stretch {
             page.publications.iter().position(at)? + 1
         };
         (skip < page.publications.len()).then(|| Self {
-            continuous: page.continuous || skip > 0,
+            relation: if skip > 0 { Relation::Exact } else { page.relation },
             page: page.clone(),
             skip,
         })
@@ -117,7 +117,7 @@ impl Hub {
                 return;
             }
             stretch = room.shelf.read(self, room, from).await;
-            if !stretch.continuous {
+            if stretch.relation != Relation::Exact {
                 // Trimmed away while a slow joiner took its time: it starts over rather than miss something in silence.
                 return connection.close(Close::Restart { after_ms: 0 });
             }
@@ -155,7 +155,7 @@ mod tests {
         MessageId { epoch: 1, seq }
     }
 
-    fn page(seqs: std::ops::RangeInclusive<u64>, continuous: bool) -> Arc<Page> {
+    fn page(seqs: std::ops::RangeInclusive<u64>, relation: Relation) -> Arc<Page> {
         let (through, top) = (id(*seqs.end()), id(99));
         let publication = |seq| Publication {
             room: RoomName::lobby(),
@@ -163,7 +163,7 @@ mod tests {
             frame: Event::Pong { r#ref: None }.frame(),
             trace: None,
         };
-        Arc::new(Page { publications: seqs.map(publication).collect(), continuous, through, top })
+        Arc::new(Page { publications: seqs.map(publication).collect(), relation, through, top })
     }
 
     #[test]
@@ -171,12 +171,16 @@ mod tests {
         let seqs = |stretch: &Stretch| -> Vec<u64> {
             stretch.until(id(8)).iter().flat_map(|publication| publication.place).map(|place| place.id.seq).collect()
         };
-        let found = |after| Stretch::in_page(&page(5..=9, true), id(4), after);
+        let found = |after| Stretch::in_page(&page(5..=9, Relation::Exact), id(4), after);
         assert_eq!(seqs(&found(id(4)).unwrap()), [5, 6, 7, 8]);
         assert_eq!(seqs(&found(id(7)).unwrap()), [8]);
         assert!(found(id(9)).is_none() && found(id(3)).is_none(), "the next page, and one before");
         assert!(found(MessageId { epoch: 2, seq: 7 }).is_none(), "of another log");
-        let trimmed = |after| Stretch::in_page(&page(5..=9, false), id(1), after).unwrap().continuous;
-        assert!(!trimmed(id(1)) && trimmed(id(6)), "its own position is gone; later ones are not");
+        let trimmed = |after| Stretch::in_page(&page(5..=9, Relation::Reset), id(1), after).unwrap().relation;
+        assert_eq!(
+            (trimmed(id(1)), trimmed(id(6))),
+            (Relation::Reset, Relation::Exact),
+            "its own position is gone; later ones are not"
+        );
     }
 }

@@ -303,6 +303,12 @@ impl Room {
         state.members.iter().chain(state.joiners.iter().map(|joiner| &joiner.connection)).cloned().collect()
     }
 
+    /// Members, and those on their way.
+    pub(super) fn everybody(&self) -> (Vec<Arc<Connection>>, Vec<Arc<Connection>>) {
+        let state = self.state.lock();
+        (state.members.clone(), state.joiners.iter().map(|joiner| joiner.connection.clone()).collect())
+    }
+
     /// Forgets what was held for a joiner, whose replay ends at the room's present position instead.
     pub(super) fn hold_from_here(&self, seat: u64) {
         let state = &mut *self.state.lock();

@@ -220,6 +220,9 @@ pub enum Event<'a> {
         id: MessageId,
         /// What follows continues exactly after the position asked for; if not, start over from history.
         recovered: bool,
+        /// What the client has after this position was lost: to be dropped.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rollback: Option<MessageId>,
         /// Who is there.
         #[serde(skip_serializing_if = "Option::is_none")]
         presence: Option<Roster>,

@@ -14,6 +14,7 @@ mod drain;
 mod e2e;
 mod exactly_once;
 mod fanout;
+mod fork;
 mod limits;
 mod operations;
 mod order;

@@ -15,16 +15,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, ProtocolVersion, RedisError,
-    io::tcp::TcpSettings,
-};
+use deadpool_redis::{Manager, Pool, PoolError, Runtime, Timeouts};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
 
 use uuid::Uuid;
 
-use self::{publisher::Publisher, subscriber::Subscriptions};
-use super::{Attendance, Counted, Draft, Outlet, Page, PublishError, ReadError, Sender, Stretch};
+use self::{function::Caller, publisher::Publisher, subscriber::Subscriptions};
+use super::{Attendance, Counted, Draft, Outlet, Page, PublishError, ReadError, Relation, Sender, Stretch};
 use crate::{
     config::{Config, Secret},
     metrics::Metrics,
@@ -37,13 +34,16 @@ const META_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Connections for reads; each read holds one for a round trip.
 const READERS: usize = 4;
 
+/// Of `read` in `chat.lua`: the last position, the one up to which the entries go, how they relate to the one asked for, and they.
+type Reply = (String, String, String, Vec<Vec<u8>>);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Redis {
     /// This node among those that have somebody in a room.
     node: String,
     keys: Keys,
-    readers: Pool,
+    caller: Caller,
     publisher: Publisher,
     subscriptions: Arc<Subscriptions>,
     metrics: Arc<Metrics>,
@@ -57,6 +57,7 @@ pub struct Settings {
     readers: Pool,
     writers: Pool,
     publishers: usize,
+    deadline: Duration,
     retention: publisher::Retention,
 }
 
@@ -68,6 +69,7 @@ impl Settings {
             readers: server.pool(READERS)?,
             writers: server.pool(config.redis.publishers)?,
             publishers: config.redis.publishers,
+            deadline: config.redis.publish_deadline,
             keys: Keys { prefix: config.redis.prefix.as_str().into() },
             retention: publisher::Retention { messages, log, meta: META_AGE.max(log) },
             server,
@@ -83,11 +85,14 @@ impl Redis {
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Settings { server, keys, readers, writers, publishers, retention } = settings;
-        let publisher = Publisher::start(&writers, publishers, &keys, retention, server.timeout);
+        let Settings { server, keys, readers, writers, publishers, deadline, retention } = settings;
+        let publisher = Publisher::start(&writers, publishers, &keys, retention, deadline, &metrics);
         let subscriptions = Arc::new(Subscriptions::default());
+        let (caller, node) = (Caller::new(readers), Uuid::new_v4().simple().to_string());
         let subscriber = subscriber::Subscriber {
             server,
+            caller: caller.clone(),
+            node: node.clone(),
             keys: keys.clone(),
             subscriptions: subscriptions.clone(),
             outlet,
@@ -95,7 +100,7 @@ impl Redis {
             metrics: metrics.clone(),
         };
         tasks.spawn_until_stopped(subscriber.run());
-        Self { node: Uuid::new_v4().simple().to_string(), keys, readers, publisher, subscriptions, metrics }
+        Self { node, keys, caller, publisher, subscriptions, metrics }
     }
 
     pub(super) async fn publish(&self, draft: Draft) -> Result<Option<MessageId>, PublishError> {
@@ -115,11 +120,34 @@ impl Redis {
     }
 
     pub(super) async fn read(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Result<Page, ReadError> {
-        let (top, through, continuous, entries) = self.read_entries(room, stretch, limit).await?;
-        let position = |text: String| text.parse().map_err(|_| ReadError(format!("{text:?} is no position")));
-        let (top, through) = (position(top)?, position(through)?);
+        let (position, direction) = match stretch {
+            Stretch::After(after) => (after, "after"),
+            Stretch::Before(before) => (before, "before"),
+            Stretch::Newest => (MessageId::START, "newest"),
+        };
+        let mut call = function::read();
+        call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
+        call.arg(position.epoch).arg(position.seq).arg(limit).arg(direction);
+        let mut reply: Reply = self.caller.ask(&call).await?;
+        if reply.2 == "fence" {
+            // Another history of the data than the room's last message was written in: settled once, by whoever comes first.
+            let mut fence = function::fence();
+            fence.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
+            let () = self.caller.ask(&fence).await?;
+            reply = self.caller.ask(&call).await?;
+        }
+        self.page(room, &reply)
+    }
+
+    fn page(&self, room: &RoomName, (top, through, relation, entries): &Reply) -> Result<Page, ReadError> {
+        let position = |text: &str| text.parse().map_err(|_| ReadError(format!("{text:?} is no position")));
+        let relation = match relation.as_str() {
+            "exact" => Relation::Exact,
+            "reset" => Relation::Reset,
+            earlier => Relation::Rollback(position(earlier)?),
+        };
         let mut publications = Vec::with_capacity(entries.len());
-        for bytes in &entries {
+        for bytes in entries {
             match entry::decode(room, bytes) {
                 Ok(publication) => publications.push(publication),
                 Err(error) => {
@@ -128,24 +156,7 @@ impl Redis {
                 }
             }
         }
-        Ok(Page { publications, continuous, through, top })
-    }
-
-    async fn read_entries(
-        &self,
-        room: &RoomName,
-        stretch: Stretch,
-        limit: usize,
-    ) -> Result<(String, String, bool, Vec<Vec<u8>>), ReadError> {
-        let mut call = function::read();
-        let (position, direction) = match stretch {
-            Stretch::After(after) => (after, "after"),
-            Stretch::Before(before) => (before, "before"),
-            Stretch::Newest => (MessageId::START, "newest"),
-        };
-        call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
-        call.arg(position.epoch).arg(position.seq).arg(limit).arg(direction);
-        self.ask(&call).await
+        Ok(Page { publications, relation, through: position(through)?, top: position(top)? })
     }
 
     /// `None`: Redis does not know this node there; say everybody.
@@ -156,7 +167,7 @@ impl Redis {
         most: usize,
     ) -> Result<Option<Roster>, ReadError> {
         let (word, roster): (String, Vec<u8>) =
-            self.ask(&presence::attend(&self.keys, &self.node, room, attendance, most)).await?;
+            self.caller.ask(&presence::attend(&self.keys, &self.node, room, attendance, most)).await?;
         match (word.as_str(), presence::decode(&roster)) {
             ("ok", Some(roster)) => Ok(Some(roster)),
             ("whole", _) => Ok(None),
@@ -165,26 +176,19 @@ impl Redis {
     }
 
     pub(super) async fn roster(&self, room: &RoomName, most: usize) -> Result<Roster, ReadError> {
-        let roster: Vec<u8> = self.ask(&presence::roster(&self.keys, room, most)).await?;
+        let roster: Vec<u8> = self.caller.ask(&presence::roster(&self.keys, room, most)).await?;
         presence::decode(&roster).ok_or_else(|| ReadError("the reply is no roster".into()))
     }
 
-    /// One call on a pooled connection; loads the library where it is missing.
-    async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, ReadError> {
-        let mut connection = self.readers.get().await.map_err(|error| ReadError(error.to_string()))?;
-        let mut result = call.query_async(&mut connection).await;
-        if let Err(error) = &result
-            && function::is_missing(error)
-        {
-            function::load(&mut connection).await?;
-            result = call.query_async(&mut connection).await;
+    /// Where the logs of some rooms stand; `None`: it has to be read.
+    pub(super) async fn tops(&self, rooms: &[RoomName]) -> Result<Vec<Option<MessageId>>, ReadError> {
+        let mut call = function::tops();
+        call.arg(rooms.len());
+        for room in rooms {
+            call.arg(self.keys.meta(room));
         }
-        if let Err(error) = &result
-            && breaks_connection(error)
-        {
-            drop(Connection::take(connection));
-        }
-        Ok(result?)
+        let tops: Vec<String> = self.caller.ask(&call).await?;
+        Ok(tops.iter().map(|top| top.parse().ok()).collect())
     }
 
     pub(super) async fn finish(&self, limit: Duration) -> bool {
@@ -196,11 +200,6 @@ impl From<RedisError> for ReadError {
     fn from(error: RedisError) -> Self {
         Self(error.to_string())
     }
-}
-
-/// Whether a connection is of no use after `error`: its late replies, if any, must not meet another caller.
-fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
 }
 
 /// The names of a room's keys and channel, all in one hash slot.
@@ -234,6 +233,16 @@ impl Keys {
             Sender::Key(key) => ('k', key),
         };
         format!("{{{}:{}}}:{kind}:{}:{user}:{sender}", self.prefix, draft.room, user.len())
+    }
+
+    /// The key of the node itself as a sender, under one of its random ids.
+    fn own(&self, room: &RoomName, id: Uuid) -> String {
+        format!("{{{}:{room}}}:m:{}", self.prefix, id.simple())
+    }
+
+    /// The channel on which a node hears itself.
+    fn canary(&self, node: &str) -> String {
+        format!("{{{}}}:canary:{node}", self.prefix)
     }
 
     /// The room that a channel belongs to.

@@ -1,9 +1,12 @@
 //! Sends messages to Redis: a few tasks, each with a bounded queue and one connection, rooms spread over them by hash.
 //!
-//! What waits while a batch is under way goes with the next one, so load makes larger pipelines by itself.
+//! What waits while a batch is under way goes with the next one, so load makes larger pipelines by itself. A batch that got no answer is sent
+//! again, whole and in order: every message stands under a counter, its sender's or the node's own, so Redis stores each once.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,13 +14,16 @@ use deadpool_redis::{Connection, Pool};
 use redis::{RedisError, Value};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::Instant,
+    time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Keys, entry, function, reason};
 use crate::{
     broadcaster::{Counted, Draft, PublishError},
-    protocol::MessageId,
+    metrics::Metrics,
+    protocol::{Count, MessageId, RoomName},
     shutdown::Tasks,
 };
 
@@ -27,6 +33,10 @@ const QUEUE: usize = 1024;
 const QUIET: Duration = Duration::from_secs(1);
 /// Most messages in one pipeline.
 const BATCH: usize = 64;
+/// Longest wait before a batch without an answer is sent again; taken with full jitter.
+const RETRY: Duration = Duration::from_millis(200);
+/// Rooms below which none is looked at for being quiet.
+const FEW: usize = 1024;
 
 /// What Redis keeps of a room.
 #[derive(Debug, Clone, Copy)]
@@ -44,36 +54,72 @@ pub(super) struct Publisher {
     queues: Vec<mpsc::Sender<Request>>,
     tasks: Tasks,
     hasher: RandomState,
-    patience: Duration,
+    deadline: Duration,
 }
 
 #[derive(Debug)]
 struct Request {
     draft: Draft,
-    /// Not sent any more after this: nobody waits for it.
+    /// Not sent any more after this.
     deadline: Instant,
+    /// What it was sent under, once it was; from then on Redis may have it.
+    sent: Option<Turn>,
+    /// How often it was sent before without an answer.
+    unanswered: u32,
     reply: oneshot::Sender<Outcome>,
 }
 
+/// A message's place in its sender's sequence, as Redis keeps it.
+#[derive(Debug, Clone)]
+struct Turn {
+    key: Arc<str>,
+    count: Count,
+    keep: Duration,
+}
+
+/// The node as a sender, in one room: for messages that nobody else counts.
+#[derive(Debug)]
+struct Own {
+    key: Arc<str>,
+    n: u64,
+    used: Instant,
+}
+
 impl Publisher {
-    pub(super) fn start(pool: &Pool, tasks: usize, keys: &Keys, retention: Retention, timeout: Duration) -> Self {
+    pub(super) fn start(
+        pool: &Pool,
+        tasks: usize,
+        keys: &Keys,
+        retention: Retention,
+        deadline: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let tracker = Tasks::default();
         let queues = (0..tasks)
             .map(|_| {
                 let (sender, requests) = mpsc::channel(QUEUE);
-                let worker = Worker { pool: pool.clone(), keys: keys.clone(), retention, connection: None };
+                let worker = Worker {
+                    pool: pool.clone(),
+                    keys: keys.clone(),
+                    retention,
+                    deadline,
+                    own: HashMap::new(),
+                    sweep_at: FEW,
+                    connection: None,
+                    metrics: metrics.clone(),
+                };
                 let stopping = tracker.stopping();
                 tracker.spawn(worker.run(requests, stopping));
                 sender
             })
             .collect();
-        Self { queues, tasks: tracker, hasher: RandomState::new(), patience: timeout * 2 }
+        Self { queues, tasks: tracker, hasher: RandomState::new(), deadline }
     }
 
     pub(super) async fn publish(&self, draft: Draft) -> Outcome {
         let (reply, answer) = oneshot::channel();
         let shard = self.hasher.hash_one(&draft.room) % self.queues.len() as u64;
-        let request = Request { draft, deadline: Instant::now() + self.patience, reply };
+        let request = Request { draft, deadline: Instant::now() + self.deadline, sent: None, unanswered: 0, reply };
         let queue = self.queues.get(shard as usize).ok_or(PublishError::Refused)?;
         queue.try_send(request).map_err(|_| PublishError::Refused)?;
         answer.await.unwrap_or(Err(PublishError::Unknown))
@@ -88,13 +134,18 @@ struct Worker {
     pool: Pool,
     keys: Keys,
     retention: Retention,
+    deadline: Duration,
+    own: HashMap<RoomName, Own>,
+    /// With so many the quiet ones are dropped.
+    sweep_at: usize,
     /// Kept while it is in use: asking the pool costs a round trip. After a quiet moment that round trip is worth it: what is sent into a
-    /// connection that died meanwhile has an unknown outcome.
+    /// connection that died meanwhile has to be sent again.
     connection: Option<(Connection, Instant)>,
+    metrics: Arc<Metrics>,
 }
 
 impl Worker {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>, stopping: tokio_util::sync::CancellationToken) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, stopping: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
@@ -103,62 +154,103 @@ impl Worker {
                 // Takes no more, but still sends what is queued.
                 () = stopping.cancelled(), if !requests.is_closed() => requests.close(),
             }
-            self.handle(&mut batch).await;
+            self.settle(&mut batch).await;
         }
     }
 
-    async fn handle(&mut self, batch: &mut Vec<Request>) {
-        let now = Instant::now();
-        for late in batch.extract_if(.., |request| request.deadline <= now) {
-            let _ = late.reply.send(Err(PublishError::Refused));
-        }
-        if batch.is_empty() {
-            return;
-        }
-        let results = self.append(batch).await;
-        for (request, result) in batch.drain(..).zip(results) {
-            // A sender that has gone does not mind.
-            let _ = request.reply.send(result);
+    /// Sends a batch until each message has its answer, or no time is left.
+    async fn settle(&mut self, batch: &mut Vec<Request>) {
+        loop {
+            answer_late(batch);
+            if batch.is_empty() {
+                return;
+            }
+            let Some(connection) = self.connect().await else {
+                // What was never sent has an answer; what was is not known until Redis is back.
+                for request in batch.extract_if(.., |request| request.sent.is_none()) {
+                    let _ = request.reply.send(Err(PublishError::Refused));
+                }
+                sleep(RETRY.mul_f64(fastrand::f64())).await;
+                continue;
+            };
+            match self.append(connection, batch).await {
+                Some(results) => answer(batch, results),
+                None => keep_for_retry(batch),
+            }
+            if batch.is_empty() {
+                return;
+            }
+            self.metrics.publish_retries.inc_by(batch.len() as u64);
+            sleep(RETRY.mul_f64(fastrand::f64())).await;
         }
     }
 
-    async fn append(&mut self, batch: &[Request]) -> Vec<Outcome> {
-        let Some(mut connection) = self.connect().await else {
-            return vec![Err(PublishError::Refused); batch.len()];
-        };
-        let all: Vec<&Request> = batch.iter().collect();
-        let Some(mut results) = self.send(&mut connection, &all).await else {
+    /// One result for each message, or `None` when Redis did not answer and nothing is known.
+    async fn append(&mut self, mut connection: Connection, batch: &mut [Request]) -> Option<Vec<Outcome>> {
+        self.assign(batch);
+        let Some(mut results) = self.send(&mut connection, batch).await else {
             drop(Connection::take(connection));
-            return vec![Err(PublishError::Unknown); batch.len()];
+            return None;
         };
-        let missing: Vec<usize> = (0..results.len())
-            .filter(|&n| results.get(n).is_some_and(|result| result.as_ref().is_err_and(function::is_missing)))
-            .collect();
-        if !missing.is_empty() {
+        let is_missing = |result: &Result<Reply, RedisError>| result.as_ref().is_err_and(function::is_missing);
+        if results.iter().any(is_missing) {
             if let Err(error) = function::load(&mut connection).await {
                 tracing::error!(%error, "cannot load the function library into Redis; allow FUNCTION LOAD or load it beforehand");
             }
-            let again: Vec<&Request> = missing.iter().filter_map(|&n| batch.get(n)).collect();
-            let retried = self.send(&mut connection, &again).await;
-            let Some(retried) = retried else {
+            // Counted as they are, those that came through meanwhile are not stored again.
+            let Some(again) = self.send(&mut connection, batch).await else {
                 drop(Connection::take(connection));
-                return results.into_iter().map(|reply| reply.map_or(Err(PublishError::Unknown), outcome)).collect();
+                return None;
             };
-            for (n, result) in missing.into_iter().zip(retried) {
-                if let Some(slot) = results.get_mut(n) {
-                    *slot = result;
-                }
-            }
+            results = again;
         }
-        self.connection = Some((connection, Instant::now()));
-        results.into_iter().map(|reply| reply.map_or_else(|error| Err(failure(&error)), outcome)).collect()
+        if results.iter().any(|result| result.as_ref().is_err_and(function::is_demoted)) {
+            drop(Connection::take(connection)); // the next one finds the master
+        } else {
+            self.connection = Some((connection, Instant::now()));
+        }
+        Some(results.into_iter().map(|reply| reply.map_or_else(|error| Err(failure(&error)), outcome)).collect())
+    }
+
+    /// Gives each message of a batch its turn, the one it had if it was sent before.
+    fn assign(&mut self, batch: &mut [Request]) {
+        let now = Instant::now();
+        for request in batch.iter_mut().filter(|request| request.sent.is_none() && !request.draft.ephemeral) {
+            let draft = &request.draft;
+            request.sent = Some(match &draft.counted {
+                Some(counted) => {
+                    let Counted { count, keep, .. } = *counted;
+                    Turn { key: self.keys.sender(draft, counted).into(), count, keep }
+                }
+                None => self.own_turn(&draft.room, now),
+            });
+        }
+    }
+
+    fn own_turn(&mut self, room: &RoomName, now: Instant) -> Turn {
+        let keep = self.deadline * 2;
+        if self.own.len() >= self.sweep_at {
+            self.own.retain(|_, own| own.used + keep > now);
+            self.sweep_at = (self.own.len() * 2).max(FEW);
+        }
+        // After a pause the key may be forgotten, so a new one begins.
+        let keys = &self.keys;
+        let begin = || Own { key: keys.own(room, Uuid::new_v4()).into(), n: 0, used: now };
+        let own = self.own.entry(room.clone()).or_insert_with(begin);
+        if own.used + keep <= now {
+            *own = begin();
+        }
+        own.n += 1;
+        own.used = now;
+        // Its own base: what was given up before it is not waited for.
+        Turn { key: own.key.clone(), count: Count { n: own.n, base: own.n }, keep: keep * 2 }
     }
 
     /// One reply for each request, or `None` when the connection failed and nothing is known.
-    async fn send(&self, connection: &mut Connection, requests: &[&Request]) -> Option<Vec<Result<Reply, RedisError>>> {
+    async fn send(&self, connection: &mut Connection, requests: &[Request]) -> Option<Vec<Result<Reply, RedisError>>> {
         let mut pipeline = redis::pipe();
         for request in requests {
-            pipeline.add_command(self.command(&request.draft));
+            pipeline.add_command(self.command(request));
         }
         pipeline.ignore_errors();
         let replies: Result<Vec<Result<Value, RedisError>>, _> = pipeline.query_async(connection).await;
@@ -167,30 +259,24 @@ impl Worker {
                 Some(replies.into_iter().map(|reply| Ok(redis::from_redis_value::<Reply>(reply?)?)).collect())
             }
             Err(error) => {
-                tracing::warn!(%error, messages = requests.len(), "Redis did not answer a publish");
+                tracing::warn!(%error, messages = requests.len(), "Redis did not answer a publish; sending it again");
                 None
             }
         }
     }
 
-    fn command(&self, draft: &Draft) -> redis::Cmd {
+    fn command(&self, Request { draft, sent, .. }: &Request) -> redis::Cmd {
         let room = &draft.room;
-        if draft.ephemeral {
+        let Some(Turn { key, count, keep }) = sent else {
             let mut call = function::ephemeral();
             call.arg(1).arg(self.keys.channel(room)).arg(entry::tail(draft));
             return call;
-        }
+        };
         let mut call = function::publish();
-        call.arg(if draft.counted.is_some() { 4 } else { 3 });
-        call.arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room));
-        if let Some(counted) = &draft.counted {
-            call.arg(self.keys.sender(draft, counted));
-        }
+        call.arg(4).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room)).arg(&**key);
         call.arg(entry::tail(draft)).arg(self.retention.messages);
         call.arg(self.retention.log.as_millis() as u64).arg(self.retention.meta.as_millis() as u64);
-        if let Some(Counted { count, keep, .. }) = &draft.counted {
-            call.arg(count.n).arg(count.base).arg(keep.as_millis() as u64);
-        }
+        call.arg(count.n).arg(count.base).arg(keep.as_millis() as u64);
         call
     }
 
@@ -207,6 +293,35 @@ impl Worker {
                 None
             }
         }
+    }
+}
+
+/// Answers a batch. What may have been stored by an earlier try stays in it while Redis refuses it, say as it is loading: that is no answer.
+fn answer(batch: &mut Vec<Request>, results: Vec<Outcome>) {
+    let requests = std::mem::take(batch);
+    for (request, result) in requests.into_iter().zip(results) {
+        if request.unanswered > 0 && matches!(result, Err(PublishError::Refused)) {
+            batch.push(request);
+        } else {
+            let _ = request.reply.send(result); // a sender that has gone does not mind
+        }
+    }
+}
+
+/// A batch got no answer. An ephemeral message is nobody's loss and must not come twice.
+fn keep_for_retry(batch: &mut Vec<Request>) {
+    for request in batch.extract_if(.., |request| request.draft.ephemeral) {
+        let _ = request.reply.send(Err(PublishError::Unknown));
+    }
+    batch.iter_mut().for_each(|request| request.unanswered += 1);
+}
+
+/// Answers what has no time left.
+fn answer_late(batch: &mut Vec<Request>) {
+    let now = Instant::now();
+    for late in batch.extract_if(.., |request| request.deadline <= now) {
+        let error = if late.sent.is_some() { PublishError::Unknown } else { PublishError::Refused };
+        let _ = late.reply.send(Err(error));
     }
 }
 

@@ -13,16 +13,29 @@ use parking_lot::Mutex;
 use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{Keys, Server, entry, presence};
-use crate::{broadcaster::Outlet, metrics::Metrics, protocol::RoomName, shutdown::Readiness};
+use super::{
+    Keys, Server, entry,
+    function::{self, Caller},
+    presence,
+};
+use crate::{
+    broadcaster::{Outlet, ReadError},
+    metrics::Metrics,
+    protocol::RoomName,
+    shutdown::Readiness,
+};
 
 /// Channels in one SUBSCRIBE.
 const CHUNK: usize = 1000;
-/// A server that was stopped sends nothing, so it is asked this often.
-const PING_EVERY: Duration = Duration::from_secs(2);
+/// How often the node speaks to itself through Redis: a server that was stopped, and a subscription that leads nowhere, send nothing.
+const CANARY_EVERY: Duration = Duration::from_secs(2);
+/// Silence of the subscription, while Redis answers, from which on it counts as dead.
+const SILENCE: Duration = Duration::from_secs(6);
+/// Canaries in a row that Redis may leave unanswered.
+const UNANSWERED: u32 = 2;
 /// First and longest wait before the next try to connect; each is taken with full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -103,6 +116,9 @@ impl Subscriptions {
 
 pub(super) struct Subscriber {
     pub(super) server: Server,
+    /// For the canary: another connection than the subscription's.
+    pub(super) caller: Caller,
+    pub(super) node: String,
     pub(super) keys: Keys,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) outlet: Weak<dyn Outlet>,
@@ -110,17 +126,30 @@ pub(super) struct Subscriber {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// What the connection's own task says to ours.
+#[derive(Default)]
+struct Signs {
+    /// Redis has closed the connection.
+    closed: Notify,
+    /// The canary has come back.
+    heard: Notify,
+}
+
 impl Subscriber {
     pub(super) async fn run(self) {
         let mut connected_before = false;
         let mut failures: u32 = 0;
+        let mut identity = None;
         loop {
-            let closed = Arc::new(Notify::new());
-            match self.connect(&closed).await {
+            let signs = Arc::new(Signs::default());
+            match self.connect(&signs).await {
                 Ok(mut connection) => {
                     tracing::info!(reconnect = connected_before, "subscribed to Redis");
                     failures = 0;
-                    let error = self.serve(&mut connection, connected_before, &closed).await;
+                    if connected_before {
+                        self.metrics.redis_reconnects.inc();
+                    }
+                    let error = self.serve(&mut connection, &signs, &mut identity).await;
                     tracing::warn!(%error, "lost the subscription to Redis; sockets stay, publishes are refused until it is back");
                     connected_before = true;
                 }
@@ -139,36 +168,89 @@ impl Subscriber {
         }
     }
 
-    /// A connection with every wanted room subscribed.
-    async fn connect(&self, closed: &Arc<Notify>) -> RedisResult<MultiplexedConnection> {
+    /// A connection with every wanted room, and the canary, subscribed.
+    async fn connect(&self, signs: &Arc<Signs>) -> RedisResult<MultiplexedConnection> {
         let client = Client::open(self.server.info.clone())?;
-        let settings = self.server.settings().set_push_sender(self.receiver(closed.clone()));
+        let settings = self.server.settings().set_push_sender(self.receiver(signs.clone()));
         let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+        connection.subscribe(self.keys.canary(&self.node)).await?;
         self.reconcile(&mut connection).await?;
         Ok(connection)
     }
 
-    /// Keeps the connection in agreement and alive until it fails.
-    async fn serve(&self, connection: &mut MultiplexedConnection, again: bool, closed: &Notify) -> String {
-        self.readiness.redis_up();
-        self.metrics.redis_up.set(1);
-        if again {
-            self.metrics.redis_reconnects.inc();
+    /// Keeps the connection in agreement and proves it, until it fails.
+    async fn serve(
+        &self,
+        connection: &mut MultiplexedConnection,
+        signs: &Signs,
+        identity: &mut Option<String>,
+    ) -> String {
+        self.stale();
+        let mut canary = interval(CANARY_EVERY);
+        canary.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut unanswered) = (Instant::now(), 0);
+        loop {
+            tokio::select! {
+                () = signs.closed.notified() => return "closed by Redis".into(),
+                () = signs.heard.notified() => {
+                    heard = Instant::now();
+                    self.readiness.redis_up();
+                    self.metrics.redis_up.set(1);
+                }
+                () = self.subscriptions.changed.notified() => {
+                    if let Err(error) = self.reconcile(connection).await {
+                        return error.to_string();
+                    }
+                }
+                _ = canary.tick() => {
+                    self.metrics.canary_age.set(heard.elapsed().as_secs_f64());
+                    match self.send_canary().await {
+                        Ok(present) => {
+                            unanswered = 0;
+                            self.note_identity(identity, present);
+                            if heard.elapsed() > SILENCE {
+                                self.readiness.redis_deaf();
+                                return "it is silent, while Redis answers".into();
+                            }
+                        }
+                        Err(error) => {
+                            unanswered += 1;
+                            if unanswered >= UNANSWERED {
+                                return error.to_string();
+                            }
+                        }
+                    }
+                }
+            }
         }
+    }
+
+    async fn send_canary(&self) -> Result<String, ReadError> {
+        let mut call = function::canary();
+        call.arg(1).arg(self.keys.canary(&self.node));
+        self.caller.ask(&call).await
+    }
+
+    /// Another history of the data: every room has to be looked at.
+    fn note_identity(&self, known: &mut Option<String>, present: String) {
+        if known.as_ref() == Some(&present) {
+            return;
+        }
+        self.metrics.redis_fenced.set(i64::from(!present.is_empty()));
+        if present.is_empty() {
+            tracing::warn!(
+                "this Redis does not show its replication id: messages that it loses in a failover are not noticed"
+            );
+        }
+        if known.replace(present).is_some() {
+            tracing::warn!("Redis was restarted or failed over; looking at every room");
+            self.stale();
+        }
+    }
+
+    fn stale(&self) {
         if let Some(outlet) = self.outlet.upgrade() {
             outlet.stale();
-        }
-        let mut ping = interval(PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let result = tokio::select! {
-                () = closed.notified() => return "closed by Redis".into(),
-                () = self.subscriptions.changed.notified() => self.reconcile(connection).await,
-                _ = ping.tick() => redis::cmd("PING").query_async(connection).await,
-            };
-            if let Err(error) = result {
-                return error.to_string();
-            }
         }
     }
 
@@ -188,12 +270,16 @@ impl Subscriber {
     /// Called by the connection's own task for everything that Redis pushes; must not block.
     fn receiver(
         &self,
-        closed: Arc<Notify>,
+        signs: Arc<Signs>,
     ) -> impl Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static {
         let (keys, outlet, metrics) = (self.keys.clone(), self.outlet.clone(), self.metrics.clone());
+        let canary = self.keys.canary(&self.node);
         move |push| {
             match (push.kind, push.data.as_slice()) {
-                (PushKind::Disconnection, _) => closed.notify_one(),
+                (PushKind::Disconnection, _) => signs.closed.notify_one(),
+                (PushKind::Message, [Value::BulkString(channel), _]) if *channel == canary.as_bytes() => {
+                    signs.heard.notify_one();
+                }
                 (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
                     receive(&keys, &outlet, &metrics, channel, payload);
                 }

@@ -51,6 +51,19 @@ impl Redis {
         eventually("redis answers", || async { self.answers().await }).await;
     }
 
+    /// A copy of what it has on disk, where every acknowledged write is: only flushed once a second, but written at once.
+    pub fn backup(&self) -> TempDir {
+        let backup = TempDir::new().expect("a folder");
+        super::run(Command::new("cp").args(["-a", "--"]).arg(self.folder.path().join(".")).arg(backup.path()));
+        backup
+    }
+
+    /// Puts a copy in the place of what it has. Not while it runs.
+    pub fn restore(&mut self, backup: &TempDir) {
+        self.folder = TempDir::new().expect("a folder");
+        super::run(Command::new("cp").args(["-a", "--"]).arg(backup.path().join(".")).arg(self.folder.path()));
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
