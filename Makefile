@@ -5,7 +5,7 @@ TOOLS := target/tools
 CARGO := cargo
 export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
-.PHONY: help run test check ci e2e fmt tools image manifests generated
+.PHONY: help run test check ci bench-probe e2e fmt tools image manifests generated
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ check: tools ## Format, lints, docs, dependencies, generated files, scripts
 	shellcheck .ci/run tests/*.sh tests/e2e/*.sh
 
 ci: check test ## What CI runs
+
+bench-probe: tools ## Compare the CPU per delivery with the kernel's least (docs/benchmarks.md); ARGS="--json FILE"
+	$(CARGO) build --locked --release --bins
+	target/release/chat-load probe $(ARGS)
 
 e2e: tools ## Install the chart into the cluster that KUBECONFIG names and roll it under load (see tests/e2e/run.sh)
 	tests/e2e/run.sh

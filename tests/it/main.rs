@@ -9,6 +9,7 @@
 #![expect(unreachable_pub, reason = "this crate is one program")]
 
 mod auth;
+mod bench;
 mod chart;
 mod drain;
 mod e2e;

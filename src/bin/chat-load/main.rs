@@ -1,0 +1,41 @@
+//! `chat-load`: puts load on a chat, checks that nothing is lost on the way, and measures what it costs.
+//!
+//! Not part of the service: what is shared with it is the wire alone.
+
+mod cpu;
+mod crowd;
+mod frames;
+mod pairs;
+mod probe;
+mod process;
+mod reference;
+mod report;
+mod scenario;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Load on a chat, and what it costs.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare the CPU per delivery of chat-api with the least that the kernel takes for it, on this machine.
+    Probe(probe::Options),
+    /// The server that `probe` compares with.
+    #[command(hide = true)]
+    Reference(reference::Options),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Probe(options) => probe::run(&options),
+        Command::Reference(options) => reference::run(&options),
+    }
+}

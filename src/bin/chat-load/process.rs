@@ -1,0 +1,139 @@
+//! The servers as processes of their own: chat-api, the reference, Redis. Each is gone when its guard goes.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::{
+    cpu::{self, Cores},
+    crowd::PATIENCE,
+};
+
+/// Between two looks at a Redis that starts.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A server that listens.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The reference, on the server's core.
+    pub(crate) fn reference(batch: usize, cores: Cores) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("reference").arg("--batch").arg(batch.to_string());
+        Self::start(command, cores, |line| line.parse().ok()).context("the reference")
+    }
+
+    /// A node with one worker, on the server's core. All of its settings are the defaults, except for what a second start beside it needs.
+    pub(crate) fn chat_api(program: &Path, redis: Option<&Self>, cores: Cores) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.env_clear().env("TOKIO_WORKER_THREADS", "1");
+        command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
+        command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "0s");
+        if let Some(redis) = redis {
+            command.env("REDIS_URL", format!("redis://{}", redis.address));
+        }
+        let listening = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            if line.get("message")? == "listening" { line.get("public")?.as_str()?.parse().ok() } else { None }
+        };
+        Self::start(command, cores, listening).with_context(|| program.display().to_string())
+    }
+
+    /// Starts a server and waits until it has said where it listens.
+    fn start(
+        mut command: Command,
+        cores: Cores,
+        listening: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = cpu::spawn_on(cores.server, cores.client, &mut command).context("cannot start it")?;
+        let output = child.stdout.take().context("its output")?;
+        let mut process = Self { child, address: SocketAddr::from(([0; 4], 0)) };
+        process.address = first(output, listening)?;
+        Ok(process)
+    }
+
+    /// A Redis that keeps nothing on disk, on the clients' core.
+    pub(crate) fn redis(cores: Cores) -> anyhow::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?; // free again by the time Redis takes it
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port"]).arg(address.port().to_string());
+        command.args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
+        command.arg("--dir").arg(std::env::temp_dir());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = match cpu::spawn_on(cores.client, cores.client, &mut command) {
+            Ok(child) => child,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("redis-server is not installed: `make tools` installs it, `--only local` does without")
+            }
+            Err(error) => return Err(error).context("cannot start redis-server"),
+        };
+        let mut redis = Self { child, address };
+        let start = Instant::now();
+        while !answers(address) {
+            if let Some(status) = redis.child.try_wait()? {
+                bail!("redis-server ended: {status}");
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("redis-server does not answer");
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(redis)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn answers(address: SocketAddr) -> bool {
+    let ask = || -> io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut pong = [0; 5];
+        stream.read_exact(&mut pong)?;
+        Ok(&pong == b"+PONG")
+    };
+    ask().unwrap_or(false)
+}
+
+/// The address in the first line that has one. The lines behind it are read too, so that the server never waits for us to do so.
+fn first(
+    output: ChildStdout,
+    listening: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
+) -> anyhow::Result<SocketAddr> {
+    let (found, address) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(address) = listening(&line) {
+                let _ = found.send(address);
+            }
+        }
+    });
+    match address.recv_timeout(PATIENCE) {
+        Ok(address) => Ok(address),
+        Err(RecvTimeoutError::Timeout) => bail!("does not listen after {PATIENCE:?}"),
+        Err(RecvTimeoutError::Disconnected) => bail!("ended before it listened"),
+    }
+}
