@@ -306,13 +306,14 @@ impl Hub {
         let Some(hub) = self.me.upgrade() else { return };
         self.tasks.spawn_until_stopped(async move {
             let mut scratch = Scratch::default();
+            // Boxed: a flusher is spawned and moved often, and repairs seldom.
             if let Some(from) = repair_from {
-                hub.repair(&room, from, &mut scratch).await;
+                Box::pin(hub.repair(&room, from, &mut scratch)).await;
             }
             loop {
                 match room.next(&mut scratch) {
                     Work::Send(batch) => hub.send_paced(&room, &batch, &scratch.members).await,
-                    Work::Repair(from) => hub.repair(&room, from, &mut scratch).await,
+                    Work::Repair(from) => Box::pin(hub.repair(&room, from, &mut scratch)).await,
                     Work::Done => return,
                 }
             }

@@ -16,7 +16,8 @@ fn the_probe_counts_every_delivery() {
     let report: Value = serde_json::from_slice(&std::fs::read(json).expect("a report")).expect("JSON");
     let scenarios = report["scenarios"].as_array().expect("a list");
     let named = |scenario: &Value| format!("{} {}", scenario["name"], scenario["over"]).replace('"', "");
-    let all = ["local", "redis"].map(|over| ["one-in-flight", "64-in-flight", "rooms"].map(|name| format!("{name} {over}")));
+    let all =
+        ["local", "redis"].map(|over| ["one-in-flight", "64-in-flight", "rooms"].map(|name| format!("{name} {over}")));
     assert_eq!(scenarios.iter().map(named).collect::<Vec<_>>(), all.concat(), "{printed}");
     for scenario in scenarios {
         let count = |value: &Value| value.as_u64().expect("a number");
