@@ -39,12 +39,15 @@ impl Process {
         Self::start(command, cores, |line| line.parse().ok()).context("the reference")
     }
 
-    /// A node with one worker, on the server's core. All of its settings are the defaults, except for what a second start beside it needs.
+    /// A node with one worker, on the server's core. Everything is as by default, but for the rates of one client: checked as always, and
+    /// never reached.
     pub(crate) fn chat_api(program: &Path, redis: Option<&Self>, cores: Cores) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.env_clear().env("TOKIO_WORKER_THREADS", "1");
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "0s");
+        command.env("CHAT_LIMITS__MESSAGES_PER_SECOND", "1000000").env("CHAT_LIMITS__BYTES_PER_SECOND", "1GiB");
+        command.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1000000");
         if let Some(redis) = redis {
             command.env("REDIS_URL", format!("redis://{}", redis.address));
         }
