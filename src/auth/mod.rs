@@ -6,6 +6,7 @@
 mod key;
 mod mint;
 mod offer;
+mod permissions;
 
 use std::collections::HashSet;
 
@@ -18,6 +19,7 @@ use crate::{config, protocol::UserId};
 pub use key::{Key, KeyError};
 pub use mint::{MintError, mint, mint_with};
 pub use offer::{Offer, offer};
+pub use permissions::{InvalidPermissions, Permissions};
 
 /// The longest token that is looked at.
 const LONGEST: usize = 8 << 10;

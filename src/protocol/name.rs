@@ -29,8 +29,7 @@ impl RoomName {
 
     /// Checks and takes a name. Braces and wildcards are outside the grammar, so a name can stand in a Redis key.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
-        let grammar = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        let valid = (1..=LONGEST).contains(&name.len()) && name.bytes().all(grammar) && name != "." && name != "..";
+        let valid = (1..=LONGEST).contains(&name.len()) && Self::is_part(name) && name != "." && name != "..";
         if valid { Ok(Self(name.into())) } else { Err(InvalidName::Room) }
     }
 
@@ -38,6 +37,11 @@ impl RoomName {
     #[must_use]
     pub fn lobby() -> Self {
         Self(Self::LOBBY.into())
+    }
+
+    /// Whether all characters of a text may stand in a name.
+    pub(crate) fn is_part(text: &str) -> bool {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
     }
 
     /// The name as text.
