@@ -55,7 +55,7 @@ impl App {
         let management = bind("server.management_address", config.server.management_address)?;
         let tasks = Tasks::default();
         let readiness = Arc::new(Readiness::new(config.redis.url.is_some(), config.readiness.redis_grace));
-        let authenticator = Authenticator::new(&config.auth).context("auth")?;
+        let authenticator = Authenticator::start(&config.auth, &tasks, &readiness, &metrics).context("auth")?;
         let hub = Hub::start(
             Prepared::new(&config)?,
             config.presence.clone(),
@@ -66,6 +66,7 @@ impl App {
         let service = Arc::new(Service {
             hub,
             authenticator,
+            query_token: config.auth.query_token,
             origins: config.server.origins.clone(),
             limits: ConnectionLimits::new(&config.limits),
             gate: Gate::new(&config.limits, metrics.clone()),

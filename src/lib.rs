@@ -16,7 +16,7 @@
 //! Arrows of use point one way only:
 //!
 //! ```text
-//!  cli → app → { http, cluster } → { hub, auth } → broadcaster → { metrics, shutdown, telemetry } → { protocol, config, limits }
+//!  cli → app → { http, cluster } → hub → { auth, broadcaster } → { metrics, shutdown, telemetry } → { protocol, config, limits, https }
 //! ```
 //!
 //! Publishing always goes through the broadcaster, on one node too, so that one node and many are the same code. A hole in what the
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod http;
+pub mod https;
 pub mod hub;
 pub mod limits;
 pub mod metrics;

@@ -12,14 +12,37 @@ use crate::protocol::{Close, ErrorCode};
 const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
 /// How a resume was answered.
 const RESUMES: [&str; 3] = ["recovered", "rollback", "reset"];
+/// Why a token was refused.
+pub(crate) const AUTH_FAILURES: [&str; 16] = [
+    "missing",
+    "malformed",
+    "expired",
+    "not_yet_valid",
+    "too_old",
+    "bad_signature",
+    "unknown_key",
+    "bad_issuer",
+    "bad_audience",
+    "bad_claims",
+    "bad_permissions",
+    "ambiguous",
+    "in_url",
+    "too_large",
+    "another_user",
+    "keys_away",
+];
+/// How a fetch of the issuer's keys ended.
+const FETCHES: [&str; 2] = ["ok", "failed"];
 /// Why an upgrade was refused.
-const UPGRADE_FAILURES: [&str; 12] = [
+const UPGRADE_FAILURES: [&str; 14] = [
     "auth",
     "origin",
     "room",
     "position",
     "protocol",
     "handshake",
+    "forbidden",
+    "unavailable",
     "draining",
     "full",
     "busy",
@@ -87,6 +110,8 @@ pub struct Metrics {
     upgrade_failures: IntCounterVec,
     refusals: IntCounterVec,
     limited: IntCounterVec,
+    auth_failures: IntCounterVec,
+    key_fetches: IntCounterVec,
     /// Messages received from clients.
     pub messages_in: IntCounter,
     /// Messages handed to sockets, one for each receiver.
@@ -161,6 +186,18 @@ impl Metrics {
                 "limit",
                 Limit::ALL.map(Limit::as_str),
             )?,
+            auth_failures: make.counters(
+                "auth_failures_total",
+                "Tokens refused, by reason, at upgrades, requests and refreshes.",
+                "reason",
+                AUTH_FAILURES,
+            )?,
+            key_fetches: make.counters(
+                "jwks_fetches_total",
+                "Times the issuer's key set was fetched, by how it ended.",
+                "outcome",
+                FETCHES,
+            )?,
             messages_in: make.counter("messages_received_total", "Messages received from clients.")?,
             messages_out: make
                 .counter("messages_delivered_total", "Messages handed to sockets, one for each receiver.")?,
@@ -223,6 +260,19 @@ impl Metrics {
     #[must_use]
     pub fn refusal(&self, code: ErrorCode) -> IntCounter {
         self.refusals.with_label_values(&[code.as_str()])
+    }
+
+    /// The counter of tokens refused for this reason.
+    #[must_use]
+    pub fn auth_failure(&self, reason: &'static str) -> IntCounter {
+        debug_assert!(AUTH_FAILURES.contains(&reason));
+        self.auth_failures.with_label_values(&[reason])
+    }
+
+    /// The counter of fetches of the issuer's keys.
+    #[must_use]
+    pub fn key_fetch(&self, succeeded: bool) -> IntCounter {
+        self.key_fetches.with_label_values(&[FETCHES[usize::from(!succeeded)]])
     }
 
     /// The counter of resumes: continued exactly from the position asked for, or the log no longer had it.

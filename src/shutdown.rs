@@ -88,6 +88,8 @@ struct State {
     started: bool,
     draining: bool,
     redis: Redis,
+    /// Tokens cannot be checked.
+    keys_away: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +106,7 @@ impl Readiness {
     #[must_use]
     pub fn new(uses_redis: bool, grace: Duration) -> Self {
         let redis = if uses_redis { Redis::NotYet } else { Redis::NotNeeded };
-        Self { state: Mutex::new(State { started: false, draining: false, redis }), grace }
+        Self { state: Mutex::new(State { started: false, draining: false, redis, keys_away: false }), grace }
     }
 
     /// The listeners accept.
@@ -133,6 +135,11 @@ impl Readiness {
         if let Redis::Up = redis {
             *redis = Redis::DownSince(Instant::now());
         }
+    }
+
+    /// Whether there are keys to check tokens with, where they come from the issuer.
+    pub fn keys(&self, at_hand: bool) {
+        self.state.lock().keys_away = !at_hand;
     }
 
     /// Whether the node has come up: its listeners accept. Redis does not count: a start without it waits, and a restart would not help.
@@ -165,6 +172,9 @@ impl Readiness {
             }
             Redis::Deaf => reasons.push("redis: what it publishes does not arrive here".to_owned()),
             Redis::DownSince(_) | Redis::Up | Redis::NotNeeded => {}
+        }
+        if state.keys_away {
+            reasons.push("auth: no keys from the issuer".to_owned());
         }
         reasons
     }

@@ -1,109 +1,122 @@
-//! Keys: from a secret or a PEM text, given directly or as a file.
+//! Keys to verify tokens with.
 //!
-//! Owns which algorithms a key is for; a token's header has no say in that.
+//! Owns which algorithms a key is for; a token's header has no say in that. Where keys come from is `source`'s and `issuer`'s.
 
-use std::path::Path;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::LazyLock,
+};
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, DecodingKeyKind,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
+};
 use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::config::Auth;
+/// The shortest secret, in bytes: what HS256 gives for brute force to try.
+pub(super) const SHORTEST_SECRET: usize = 32;
 
-/// The shortest secret: what HS256 gives for brute force to try.
-const SHORTEST_SECRET: usize = 32;
+const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+const RSA: &[Algorithm] =
+    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+const P256: &[Algorithm] = &[Algorithm::ES256];
+const P384: &[Algorithm] = &[Algorithm::ES384];
+const ED25519: &[Algorithm] = &[Algorithm::EdDSA];
 
-/// Why there is no usable key.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// Auth is on, and nothing says whose tokens count.
-    #[error(
-        "one of auth.secret, auth.secret_file, auth.public_key and auth.public_key_file, since auth.enabled is true"
-    )]
-    NoSource,
-    /// More than one key.
-    #[error("one key only, but {} are set", .0.join(" and "))]
-    ManySources(Vec<&'static str>),
-    /// The file is not there, or not for us.
-    #[error("a file that can be read: {error}")]
-    Unreadable {
-        /// The key that names the file.
-        key: &'static str,
-        /// The system's reason.
-        error: std::io::Error,
-    },
-    /// A secret that can be guessed.
-    #[error("a secret of at least {SHORTEST_SECRET} bytes, not {length}; make one with: openssl rand -hex 32")]
-    TooShort {
-        /// The key that holds or names the secret.
-        key: &'static str,
-        /// Its length in bytes.
-        length: usize,
-    },
-    /// Not a public key that we verify with.
-    #[error("a public key in PEM form (RSA of 2048 to 8192 bits, EC P-256 or P-384, or Ed25519): {problem}")]
-    NotAPublicKey {
-        /// The key that holds or names the PEM text.
-        key: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-}
+/// Tells keys apart within this process: the same key has the same id each time it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId(u64);
 
-impl KeyError {
-    /// The configuration key to change.
-    #[must_use]
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::NoSource => "auth.secret",
-            Self::ManySources(keys) => keys.last().copied().unwrap_or("auth.secret"),
-            Self::Unreadable { key, .. } | Self::TooShort { key, .. } | Self::NotAPublicKey { key, .. } => key,
-        }
+impl KeyId {
+    fn of(key: &DecodingKey) -> Self {
+        // Keyed anew by each process, so that it says nothing about the key.
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let family = std::mem::discriminant(&key.family());
+        let id = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => HASHER.hash_one((family, bytes)),
+            DecodingKeyKind::RsaModulusExponent { n, e } => HASHER.hash_one((family, n, e)),
+        };
+        Self(id)
     }
 }
 
-/// A key to verify with, and the algorithms it is for.
+/// A key, and the algorithms it is for.
 #[derive(Debug, Clone)]
 pub struct Key {
+    id: KeyId,
+    /// As its set calls it.
+    kid: Option<String>,
     decoding: DecodingKey,
     algorithms: &'static [Algorithm],
 }
 
-/// The one source that is set.
-struct Source<'a> {
-    /// The configuration key.
-    key: &'static str,
-    kind: Kind,
-    place: Place<'a>,
-}
-
-#[derive(PartialEq, Eq)]
-enum Kind {
-    Secret,
-    Public,
-}
-
-enum Place<'a> {
-    Inline(&'a str),
-    File(&'a Path),
-}
-
 impl Key {
-    /// Loads the one key that is configured.
-    ///
-    /// # Errors
-    /// When there is not exactly one, or it cannot be used.
-    pub fn load(auth: &Auth) -> Result<Self, KeyError> {
-        let source = source(auth)?;
-        match source.kind {
-            Kind::Secret => {
-                let algorithms = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-                Ok(Self { decoding: DecodingKey::from_secret(&source.secret()?), algorithms })
-            }
-            Kind::Public => {
-                let pem = String::from_utf8_lossy(&source.bytes()?).replace("\\n", "\n"); // as one-line variables write line ends
-                public_key(&pem).map_err(|problem| KeyError::NotAPublicKey { key: source.key, problem })
-            }
+    fn new(decoding: DecodingKey, algorithms: &'static [Algorithm]) -> Self {
+        Self { id: KeyId::of(&decoding), kid: None, decoding, algorithms }
+    }
+
+    /// A secret shared with the issuer.
+    pub(super) fn from_secret(secret: &[u8]) -> Self {
+        Self::new(DecodingKey::from_secret(secret), HMAC)
+    }
+
+    /// The issuer's public key.
+    pub(super) fn from_pem(pem: &str) -> Result<Self, &'static str> {
+        if pem.contains("PRIVATE KEY-----") {
+            return Err("this is a private key; give the public half: openssl pkey -in key.pem -pubout");
         }
+        if pem.contains("BEGIN CERTIFICATE") {
+            return Err("this is a certificate; give its key: openssl x509 -in cert.pem -noout -pubkey");
+        }
+        if pem.contains("BEGIN RSA PUBLIC KEY") {
+            return rsa_pem(pem);
+        }
+        let key = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| "there is no -----BEGIN PUBLIC KEY----- in it")?;
+        of_kind(pem, &key)
+    }
+
+    /// One of a key set. Secrets are taken only where nobody else can read the set.
+    fn from_jwk(value: Value, secrets: bool) -> Result<Self, &'static str> {
+        if value.get("d").is_some() {
+            return Err("it is a private key");
+        }
+        let jwk = Jwk::deserialize(value).map_err(|_| "it is damaged")?;
+        let common = &jwk.common;
+        let another_use = common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature);
+        let another_operation =
+            common.key_operations.as_ref().is_some_and(|operations| !operations.contains(&KeyOperations::Verify));
+        if another_use || another_operation {
+            return Err("it is for another use");
+        }
+        let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| "it is of another kind, or damaged")?;
+        let bytes = decoding.try_get_as_bytes().map_or(0, <[u8]>::len);
+        let algorithms = match (&jwk.algorithm, bytes) {
+            (AlgorithmParameters::RSA(_), _) if is_strong_rsa(&decoding) => RSA,
+            (AlgorithmParameters::EllipticCurve(key), 65) if key.curve == EllipticCurve::P256 => P256,
+            (AlgorithmParameters::EllipticCurve(key), 97) if key.curve == EllipticCurve::P384 => P384,
+            (AlgorithmParameters::OctetKeyPair(key), 32) if key.curve == EllipticCurve::Ed25519 => ED25519,
+            (AlgorithmParameters::OctetKey(_), SHORTEST_SECRET..) if secrets => HMAC,
+            _ => return Err("it is of another kind or length"),
+        };
+        let algorithms = match common.key_algorithm {
+            None => Some(algorithms),
+            Some(only) => {
+                let index = algorithms.iter().position(|algorithm| Algorithm::try_from(only) == Ok(*algorithm));
+                index.and_then(|index| algorithms.get(index..=index))
+            }
+        };
+        let algorithms = algorithms.ok_or("it is for another algorithm")?;
+        Ok(Self { kid: jwk.common.key_id, ..Self::new(decoding, algorithms) })
+    }
+
+    /// Tells it from others.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        self.id
     }
 
     /// The key as the verifier takes it.
@@ -119,97 +132,108 @@ impl Key {
     }
 }
 
-impl Source<'_> {
-    fn bytes(&self) -> Result<Vec<u8>, KeyError> {
-        match self.place {
-            Place::Inline(text) => Ok(text.as_bytes().to_vec()),
-            Place::File(path) => std::fs::read(path).map_err(|error| KeyError::Unreadable { key: self.key, error }),
+/// The keys in force at one time.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// When they are too old to be used; absent: never.
+    until: Option<Instant>,
+}
+
+impl KeySet {
+    pub(super) fn new(keys: Vec<Key>, until: Option<Instant>) -> Self {
+        Self { keys, until }
+    }
+
+    /// The one key that verifies a token with this header: the one it names, or, if it or the keys have no names, the only one for its algorithm.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
+        let fits = |key: &&Key| key.algorithms.contains(&algorithm);
+        let mut named = self.keys.iter().filter(|key| kid.is_some() && key.kid.as_deref() == kid);
+        if let Some(key) = named.clone().find(fits).or_else(|| named.next()) {
+            return Some(key);
+        }
+        let mut unnamed = self.keys.iter().filter(|key| kid.is_none() || key.kid.is_none()).filter(fits);
+        match (unnamed.next(), unnamed.next(), self.keys.as_slice()) {
+            (Some(only), None, _) => Some(only),
+            (None, _, [only]) if only.kid.is_none() => Some(only), // the one configured: said to be the wrong one, rather than unknown
+            _ => None,
         }
     }
 
-    fn secret(&self) -> Result<Vec<u8>, KeyError> {
-        let mut secret = self.bytes()?;
-        secret.truncate(secret.trim_ascii_end().len()); // editors and `echo` end a file with a line end
-        if secret.len() < SHORTEST_SECRET {
-            return Err(KeyError::TooShort { key: self.key, length: secret.len() });
-        }
-        Ok(secret)
+    /// Whether tokens can be verified with them.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.keys.is_empty() && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// Whether a key is among them.
+    #[must_use]
+    pub fn has(&self, id: KeyId) -> bool {
+        self.keys.iter().any(|key| key.id == id)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.keys.iter().map(Key::id)
     }
 }
 
-/// The shared secret, if that is what is configured.
-pub(super) fn secret(auth: &Auth) -> Result<Option<Vec<u8>>, KeyError> {
-    let source = source(auth)?;
-    (source.kind == Kind::Secret).then(|| source.secret()).transpose()
-}
-
-fn source(auth: &Auth) -> Result<Source<'_>, KeyError> {
-    let secret = auth.secret.as_ref().map(|secret| Place::Inline(secret.expose()));
-    let sources = [
-        ("auth.secret", Kind::Secret, secret),
-        ("auth.secret_file", Kind::Secret, auth.secret_file.as_deref().map(Place::File)),
-        ("auth.public_key", Kind::Public, auth.public_key.as_deref().map(Place::Inline)),
-        ("auth.public_key_file", Kind::Public, auth.public_key_file.as_deref().map(Place::File)),
-    ];
-    let set = sources.into_iter().filter_map(|(key, kind, place)| Some(Source { key, kind, place: place? }));
-    let mut set: Vec<_> = set.collect();
-    match (set.pop(), set.is_empty()) {
-        (None, _) => Err(KeyError::NoSource),
-        (Some(only), true) => Ok(only),
-        (Some(last), false) => Err(KeyError::ManySources(set.iter().chain([&last]).map(|source| source.key).collect())),
+/// The keys in a JSON Web Key Set (RFC 7517). What is no key of ours is passed over, as that asks; secrets, where others can read the set.
+pub(super) fn from_jwks(text: &[u8], secrets: bool) -> Result<Vec<Key>, &'static str> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<Value>,
     }
-}
-
-fn public_key(pem: &str) -> Result<Key, &'static str> {
-    if pem.contains("PRIVATE KEY-----") {
-        return Err("this is a private key; give the public half: openssl pkey -in key.pem -pubout");
-    }
-    if pem.contains("BEGIN CERTIFICATE") {
-        return Err("this is a certificate; give its key: openssl x509 -in cert.pem -noout -pubkey");
-    }
-    if pem.contains("BEGIN RSA PUBLIC KEY") {
-        return rsa(pem);
-    }
-    let key = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
-        .map_err(|_| "there is no -----BEGIN PUBLIC KEY----- in it")?;
-    of_kind(pem, &key)
+    let set: Set = serde_json::from_slice(text).map_err(|_| "it is not JSON with a list `keys`")?;
+    let keys = set.keys.into_iter().map(|key| Key::from_jwk(key, secrets));
+    let keys: Vec<_> = keys
+        .filter_map(|key| key.inspect_err(|problem| tracing::debug!(problem, "a key of the set is not used")).ok())
+        .collect();
+    if keys.is_empty() { Err("none of its keys can be used") } else { Ok(keys) }
 }
 
 /// Chooses by the object identifiers that begin every public key.
 fn of_kind(pem: &str, der: &[u8]) -> Result<Key, &'static str> {
-    const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-    const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-    const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
-    const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+    const RSA_OID: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    const P256_OID: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const P384_OID: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+    const ED25519_OID: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
     let start = der.get(..32.min(der.len())).unwrap_or_default();
     let is = |kind: &[u8]| start.windows(kind.len()).any(|window| window == kind);
-    let (decoding, algorithms): (_, &'static [Algorithm]) = if is(RSA) {
-        return rsa(pem);
-    } else if is(P256) {
-        (DecodingKey::from_ec_pem(pem.as_bytes()), &[Algorithm::ES256])
-    } else if is(P384) {
-        (DecodingKey::from_ec_pem(pem.as_bytes()), &[Algorithm::ES384])
-    } else if is(ED25519) {
-        (DecodingKey::from_ed_pem(pem.as_bytes()), &[Algorithm::EdDSA])
+    let (decoding, algorithms) = if is(RSA_OID) {
+        return rsa_pem(pem);
+    } else if is(P256_OID) {
+        (DecodingKey::from_ec_pem(pem.as_bytes()), P256)
+    } else if is(P384_OID) {
+        (DecodingKey::from_ec_pem(pem.as_bytes()), P384)
+    } else if is(ED25519_OID) {
+        (DecodingKey::from_ed_pem(pem.as_bytes()), ED25519)
     } else {
         return Err("it is of another kind");
     };
-    Ok(Key { decoding: decoding.map_err(|_| "it is damaged")?, algorithms })
+    Ok(Key::new(decoding.map_err(|_| "it is damaged")?, algorithms))
 }
 
-fn rsa(pem: &str) -> Result<Key, &'static str> {
+fn rsa_pem(pem: &str) -> Result<Key, &'static str> {
     let decoding = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| "it is damaged")?;
-    let bytes = decoding.try_get_as_bytes().ok().and_then(modulus_bytes).ok_or("the RSA key is too short")?;
-    if !(256..=1024).contains(&bytes) {
+    if !is_strong_rsa(&decoding) {
         return Err("the RSA key is too short or too long");
     }
-    Ok(Key { decoding, algorithms: &[Algorithm::RS256, Algorithm::PS256] })
+    Ok(Key::new(decoding, RSA))
 }
 
-/// The length of an RSA public key's modulus; `None` for one so short that its length is written in another form.
-fn modulus_bytes(der: &[u8]) -> Option<usize> {
+/// Whether the modulus has 2048 to 8192 bits.
+fn is_strong_rsa(key: &DecodingKey) -> bool {
+    let bytes = match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, .. } => n.iter().skip_while(|byte| **byte == 0).count(),
+        DecodingKeyKind::SecretOrDer(der) => modulus_bytes(der),
+    };
+    (256..=1024).contains(&bytes)
+}
+
+/// The length of an RSA public key's modulus; 0 for one so short that its length is written in another form.
+fn modulus_bytes(der: &[u8]) -> usize {
     match der {
-        [0x30, 0x82, _, _, 0x02, 0x82, high, low, 0x00, ..] => Some(usize::from(u16::from_be_bytes([*high, *low])) - 1),
-        _ => None,
+        [0x30, 0x82, _, _, 0x02, 0x82, high, low, 0x00, ..] => usize::from(u16::from_be_bytes([*high, *low])) - 1,
+        _ => 0,
     }
 }

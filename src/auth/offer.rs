@@ -32,12 +32,12 @@ impl std::fmt::Debug for Offer {
     }
 }
 
-/// Reads `Authorization: Bearer` and `Sec-WebSocket-Protocol`. Other schemes of authorization are somebody else's.
+/// Reads `Authorization: Bearer` and `Sec-WebSocket-Protocol`, beside what stood `in_url`. Other schemes of authorization are somebody else's.
 ///
 /// # Errors
 /// When there is more than one token, or something that is not text.
-pub fn offer(headers: &HeaderMap) -> Result<Offer, AuthError> {
-    let mut tokens = Vec::new();
+pub fn offer(headers: &HeaderMap, in_url: Option<&str>) -> Result<Offer, AuthError> {
+    let mut tokens = Vec::from_iter(in_url);
     for value in texts(headers, &AUTHORIZATION) {
         let value = value?.trim();
         let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));

@@ -2,10 +2,11 @@
 
 mod check;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use serde_json::json;
 
 use crate::{
     app::App,
@@ -19,6 +20,8 @@ use crate::{
 
 /// Who `check` is where it mints its own token.
 const CHECK_USER: &str = "chat-api-check";
+/// Where it speaks.
+const CHECK_ROOMS: &str = "check-*";
 /// How long that token is valid.
 const CHECK_TOKEN_TTL: Duration = Duration::from_secs(60);
 
@@ -47,6 +50,12 @@ enum Command {
         /// How long it is valid.
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
+        /// What it may do, such as `lobby=s, team.*=sp`; the server's defaults if not given.
+        #[arg(long, value_name = "ROOMS", value_parser = rooms)]
+        rooms: Option<Rooms>,
+        /// Whether it may manage other users' connections.
+        #[arg(long)]
+        admin: bool,
     },
     /// Print the OpenAPI document.
     Openapi,
@@ -73,6 +82,13 @@ enum Command {
     },
 }
 
+/// Rooms and letters.
+type Rooms = BTreeMap<String, String>;
+
+fn rooms(text: &str) -> Result<Rooms, &'static str> {
+    config::Auth::parse_rooms(text).ok_or("rooms and letters, such as `lobby=s, team.*=sp`, each room once")
+}
+
 /// Parses the arguments and does what they ask.
 pub fn main() -> anyhow::Result<ExitCode> {
     // With one provider linked this only makes the choice explicit.
@@ -82,7 +98,11 @@ pub fn main() -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => run(serve(load()?)),
         Command::Config => print(&load()?.effective_toml()),
-        Command::Token { sub, ttl } => print(&auth::mint(&load()?.auth, &sub, ttl)?),
+        Command::Token { sub, ttl, rooms, admin } => {
+            let permissions =
+                (rooms.is_some() || admin).then(|| json!({ "rooms": rooms.unwrap_or_default(), "admin": admin }));
+            print(&auth::mint(&load()?.auth, &sub, ttl, permissions)?)
+        }
         Command::Openapi => print(&openapi::document()?),
         Command::Check { url, token, timeout } => {
             let token = match token {
@@ -103,8 +123,13 @@ fn check_token(auth: &config::Auth) -> anyhow::Result<Option<String>> {
     if !auth.enabled {
         return Ok(None);
     }
-    let token =
-        auth::mint(auth, CHECK_USER, CHECK_TOKEN_TTL).context("give --token, or a configuration with a secret")?;
+    let token = auth::mint(
+        auth,
+        CHECK_USER,
+        CHECK_TOKEN_TTL.min(auth.max_token_age),
+        Some(json!({ "rooms": { CHECK_ROOMS: "sp" } })),
+    )
+    .context("give --token, or a configuration with a secret")?;
     Ok(Some(token))
 }
 

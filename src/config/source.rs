@@ -200,12 +200,12 @@ impl Loader {
         }
     }
 
-    /// Takes a table apart into single values.
+    /// Takes a table apart into sections, and those into single values.
     fn table(&mut self, path: &mut Vec<String>, table: toml::Table, origin: &str) {
         for (key, value) in table {
             path.push(key);
             match value {
-                toml::Value::Table(inner) if !inner.is_empty() => self.table(path, inner, origin),
+                toml::Value::Table(inner) if path.len() == 1 && !inner.is_empty() => self.table(path, inner, origin),
                 value => match Value::serialize(&value) {
                     Ok(value) => self.give(path.clone(), value, origin),
                     Err(error) => self.mistake(&path.join("."), None, origin, error.to_string()),

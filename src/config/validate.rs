@@ -8,7 +8,7 @@ use http::Uri;
 use tracing_subscriber::EnvFilter;
 
 use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Presence, Redis, Server, Telemetry, mask_url};
-use crate::auth::{Key, KeyError};
+use crate::auth::{self, KeyError, Permissions};
 
 /// A value that makes no sense.
 #[derive(Debug)]
@@ -86,12 +86,34 @@ impl Rules {
     }
 
     fn auth(&mut self, auth: &Auth) {
+        self.positive(auth.max_token_age, "auth.max_token_age");
+        self.positive(auth.jwks_max_age, "auth.jwks_max_age");
+        const TAKEN: [&str; 6] = ["sub", "exp", "nbf", "iat", "iss", "aud"];
+        let free = !auth.claim.is_empty() && !TAKEN.contains(&auth.claim.as_str());
+        self.require(free, "auth.claim", format!("a name for a claim, other than {}", TAKEN.join(", ")));
+        if let Err(error) = Permissions::new(&auth.default_rooms, None) {
+            self.require(false, "auth.default_rooms", error.to_string());
+        }
+        self.keys(auth);
+    }
+
+    fn keys(&mut self, auth: &Auth) {
+        if let Some(url) = &auth.jwks_url {
+            let expected =
+                "https://host[:port]/path, or http:// on this machine (127.0.0.1, [::1], localhost), without a user";
+            self.require(is_jwks_url(url), "auth.jwks_url", expected);
+            // The issuer signs for others too, with the same keys.
+            for (key, value) in [("auth.issuer", &auth.issuer), ("auth.audience", &auth.audience)] {
+                let expected = "a value, since auth.jwks_url is set: its keys sign tokens for others too";
+                self.require_both(value.is_some() || !auth.enabled, key, "auth.jwks_url", expected);
+            }
+        }
         if !auth.enabled {
             // Looked at all the same, since it would be printed with the rest.
             let private = auth.public_key.as_ref().is_some_and(|pem| pem.contains("PRIVATE KEY-----"));
             return self.require(!private, "auth.public_key", "the public half, never the private key");
         }
-        if let Err(error) = Key::load(auth) {
+        if let Err(error) = auth::load(auth) {
             let beside = matches!(error, KeyError::NoSource).then_some("auth.enabled");
             self.0.push(Finding { key: error.key(), beside, expected: error.to_string() });
         }
@@ -222,6 +244,13 @@ fn is_origin(text: &str) -> bool {
         !authority.host().is_empty() && (authority.port_u16().is_some() || authority.as_str() == authority.host())
     });
     authority.bytes().all(plain) && port && !authority.ends_with(own_port)
+}
+
+fn is_jwks_url(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@')) else { return false };
+    let here = matches!(authority.host(), "127.0.0.1" | "[::1]" | "localhost");
+    !authority.host().is_empty() && (uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && here))
 }
 
 fn is_endpoint(text: &str) -> bool {

@@ -131,6 +131,64 @@ pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
     deserializer.deserialize_any(List)
 }
 
+/// Pairs of texts: a table, or one text such as `lobby=s, team.*=sp`. Printed as the text, so that a later layer replaces all of them.
+pub(super) mod pairs {
+    use std::{collections::BTreeMap, fmt};
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{self, Visitor},
+    };
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &BTreeMap<String, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let pairs: Vec<_> = value.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        serializer.serialize_str(&pairs.join(", "))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, String>, D::Error> {
+        deserializer.deserialize_any(Pairs)
+    }
+
+    /// The pairs that a text means, each name once.
+    pub(in crate::config) fn parse(text: &str) -> Option<BTreeMap<String, String>> {
+        let mut pairs = BTreeMap::new();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=')?;
+            if pairs.insert(name.trim().to_owned(), value.trim().to_owned()).is_some() {
+                return None;
+            }
+        }
+        Some(pairs)
+    }
+
+    struct Pairs;
+
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table of texts, or one text such as \"lobby=s, team.*=sp\"")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut map = Self::Value::new();
+            while let Some((name, value)) = entries.next_entry()? {
+                map.insert(name, value); // TOML has refused a name that stands twice
+            }
+            Ok(map)
+        }
+    }
+}
+
 /// Durations as people write them: `500ms`, `25s`, `1h 30m`.
 pub(super) mod duration {
     use std::time::Duration;
@@ -252,7 +310,7 @@ mod tests {
 
     use serde::de::{IntoDeserializer, value::Error};
 
-    use super::{bytes, duration, mask_url};
+    use super::{bytes, duration, mask_url, pairs};
 
     #[test]
     fn sizes_print_in_the_unit_that_divides_them_and_read_back() {
@@ -265,6 +323,21 @@ mod tests {
         }
         for bad in ["", "KiB", "-1", "1.5MiB", "32K", "1 potato", "99999999999999999999", "99999999999999GiB"] {
             assert_eq!(bytes_of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn pairs_stand_in_one_text_each_name_once() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        for (text, expected) in [
+            ("", vec![]),
+            ("*=spw", vec![pair("*", "spw")]),
+            (" team.* = sp , lobby=,", vec![pair("lobby", ""), pair("team.*", "sp")]),
+        ] {
+            assert_eq!(pairs::parse(text), Some(expected.into_iter().collect()), "{text}");
+        }
+        for bad in ["*", "a=s,b", "a=s,a=p"] {
+            assert_eq!(pairs::parse(bad), None, "{bad}");
         }
     }
 

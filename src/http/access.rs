@@ -3,24 +3,43 @@
 use axum::http::{HeaderMap, StatusCode};
 
 use super::{Problem, Service, origin};
-use crate::auth::{self, Identity, Offer};
+use crate::{
+    auth::{self, AuthError, Identity, Offer},
+    protocol::RoomName,
+};
 
-/// Checks both. The identity is absent where everybody is let in.
-pub(super) fn check(service: &Service, headers: &HeaderMap) -> Result<(Offer, Option<Identity>), Problem> {
+/// Seconds that the issuer gets to be back.
+const RETRY_AFTER_S: u64 = 5;
+
+/// Checks both. `in_url` is a token in the query, for clients that can send it nowhere else.
+pub(super) async fn check(
+    service: &Service,
+    headers: &HeaderMap,
+    in_url: Option<&str>,
+) -> Result<(Offer, Identity), Problem> {
     origin::check(headers, &service.origins).map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
-    let offer = auth::offer(headers).map_err(|error| unauthorized(&error.to_string()))?;
-    let identity = authenticate(service, &offer)?;
-    Ok((offer, identity))
+    let identify = async {
+        if in_url.is_some() && !service.query_token {
+            return Err(AuthError::InUrl);
+        }
+        let offer = auth::offer(headers, in_url)?;
+        let identity = service.authenticator.identify(offer.token.as_deref()).await?;
+        Ok((offer, identity))
+    };
+    identify.await.map_err(|error| refused(service, error))
 }
 
-fn unauthorized(detail: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "auth", detail)
+fn refused(service: &Service, error: AuthError) -> Problem {
+    service.metrics.auth_failure(error.reason()).inc();
+    match error {
+        AuthError::KeysAway => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string()).retry_after(RETRY_AFTER_S)
+        }
+        _ => Problem::new(StatusCode::UNAUTHORIZED, "auth", error.to_string()),
+    }
 }
 
-fn authenticate(service: &Service, offer: &Offer) -> Result<Option<Identity>, Problem> {
-    let Some(authenticator) = &service.authenticator else { return Ok(None) };
-    let token = offer.token.as_deref().ok_or_else(|| {
-        unauthorized("no token: send `Authorization: Bearer <jwt>`, or the subprotocols `chat.v1, bearer.<jwt>`")
-    })?;
-    authenticator.verify(token).map(Some).map_err(|error| unauthorized(&error.to_string()))
+/// The answer to a request that the token's permissions do not cover.
+pub(super) fn forbidden(what: &str, room: &RoomName) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("you may not {what} `{room}`"))
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{
     Service,
-    socket::{RETRY_AFTER_MS, rate_limited, refuse},
+    socket::{rate_limited, refuse, unavailable},
 };
 use crate::{
     hub::{Attached, Connection, JoinError},
@@ -108,16 +108,13 @@ impl<'a> Joins<'a> {
     }
 
     fn refuse(&self, room: &RoomName, error: JoinError, reference: Option<&str>) {
-        let code = match error {
-            JoinError::Already => ErrorCode::InvalidMessage,
-            JoinError::TooMany(_) => ErrorCode::TooManyRooms,
-            JoinError::Away => ErrorCode::Unavailable,
+        let message = format!("`{room}`: {error}");
+        let refusal = match error {
+            JoinError::Already => Refusal::new(ErrorCode::InvalidMessage, message, reference),
+            JoinError::Forbidden => Refusal::new(ErrorCode::Forbidden, message, reference),
+            JoinError::TooMany(_) => Refusal::new(ErrorCode::TooManyRooms, message, reference),
+            JoinError::Away => unavailable(message, Outcome::Refused, reference),
         };
-        let mut refusal = Refusal::new(code, format!("`{room}`: {error}"), reference);
-        if error == JoinError::Away {
-            refusal.outcome = Some(Outcome::Refused);
-            refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-        }
         refuse(self.service, self.connection, &refusal);
     }
 }

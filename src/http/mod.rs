@@ -44,8 +44,10 @@ use crate::{
 pub struct Service {
     /// Rooms and connections.
     pub hub: Arc<Hub>,
-    /// Absent: everybody is let in.
-    pub authenticator: Option<Authenticator>,
+    /// Who comes in.
+    pub authenticator: Arc<Authenticator>,
+    /// Tokens are taken from the query too.
+    pub query_token: bool,
     /// Pages that may connect; empty: those of the same host.
     pub origins: Vec<String>,
     /// Of one connection.

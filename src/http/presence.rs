@@ -27,7 +27,7 @@ use super::{
         (status = 200, description = "`count`, and `here` unless they are too many: each `{\"from\": user}` or `{\"client_id\": id}`", body = Object, example = json!({"count": 2, "here": [{"from": "alice"}, {"client_id": "019346a7d8f27c3e8a51b2c3d4e5f607"}]})),
         (status = 400, description = "No room name", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Not kept: the room is the lobby, or presence is switched off", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "It cannot be read at the moment", body = Problem, content_type = "application/problem+json"),
     ),
@@ -38,8 +38,11 @@ pub(super) async fn presence(
     room: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    access::check(&service, &headers)?;
+    let (_, identity) = access::check(&service, &headers, None).await?;
     let room = room_name(room)?;
+    if !identity.permissions.sees(&room) {
+        return Err(access::forbidden("see who is in", &room));
+    }
     let roster = timeout(READ_DEADLINE, service.hub.presence(&room)).await;
     let roster = roster.map_err(|_| unavailable("Redis did not answer in time".into()))?;
     let roster = roster.ok_or_else(|| {

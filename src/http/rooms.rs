@@ -105,7 +105,7 @@ pub(super) struct Part {
         (status = 201, description = "Stored", body = Published),
         (status = 400, description = "No message, or no room name", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Longer than a message may be", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too fast: `Retry-After` says how long to wait", body = Problem, content_type = "application/problem+json"),
@@ -119,10 +119,13 @@ pub(super) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (_, identity) = access::check(&service, &headers)?;
+    let (_, identity) = access::check(&service, &headers, None).await?;
     let room = room_name(room)?;
+    if !identity.permissions.publishes(&room) {
+        return Err(access::forbidden("publish to", &room));
+    }
     let client = ClientId::random();
-    let user = identity.map(|identity| identity.user);
+    let user = identity.user;
     allow(&service, &room, client, user.as_ref())?;
     let body = read(body, &service.limits).await?;
     let text = std::str::from_utf8(&body).map_err(|_| bad_request("invalid_json", "the body is not UTF-8"))?;
@@ -168,7 +171,7 @@ pub(super) async fn publish(
         (status = 200, description = "Oldest first", body = History<'_>),
         (status = 400, description = "No room name, or no position", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The log cannot be read at the moment", body = Problem, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = [])),
@@ -179,8 +182,11 @@ pub(super) async fn history(
     part: Result<Query<Part>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    access::check(&service, &headers)?;
+    let (_, identity) = access::check(&service, &headers, None).await?;
     let room = room_name(room)?;
+    if !identity.permissions.reads(&room) {
+        return Err(access::forbidden("read", &room));
+    }
     let Query(part) = part.map_err(|rejection| bad_request("query", rejection.body_text()))?;
     let (stretch, limit) = part.stretch()?;
     let page = timeout(READ_DEADLINE, service.hub.history(&room, stretch, limit)).await;

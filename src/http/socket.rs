@@ -2,19 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use super::{Service, joins::Joins};
 use crate::{
+    auth::{AuthError, Identity},
     broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender},
     config,
     hub::{Attached, Connection, Receive},
     limits::{Bucket, Rate},
     metrics::Limit,
-    protocol::{Close, Command, ErrorCode, Event, Frame, MessageId, Publish, Refusal, RoomName},
+    protocol::{Close, Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName, Token},
     telemetry::trace::TraceContext,
 };
 
 /// What a refused publish is told to wait.
-pub(super) const RETRY_AFTER_MS: u64 = 1000;
+const RETRY_AFTER_MS: u64 = 1000;
 
 /// See the module.
 pub(super) struct Socket<'a> {
@@ -63,6 +66,7 @@ impl Receive for &mut Socket<'_> {
             return self.too_fast(wait, reference, n);
         }
         let answer = match command {
+            Ok(Command::Auth { token, reference }) => Box::pin(self.renew(&token, reference.as_deref())).await,
             Ok(Command::Ping { reference }) => Ok(Some(Event::Pong { r#ref: reference.as_deref() }.frame())),
             // Boxed: an idle connection should not carry the room for it.
             Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
@@ -137,10 +141,61 @@ impl<'a> Socket<'a> {
         self.for_sessions("unsubscribe", reference)?;
         self.joins.forget(room);
         if self.attached.leave(room).await {
-            return Ok(Some(Event::Unsubscribed { room: room.as_str(), r#ref: reference }.frame()));
+            return Ok(Some(Event::Unsubscribed { room: room.as_str(), reason: None, r#ref: reference }.frame()));
         }
         let message = format!("this session is not in `{room}`");
         Err(Refusal::new(ErrorCode::NotSubscribed, message, reference))
+    }
+
+    /// Goes on with a newer token of the same user. Once this is answered, nothing comes from rooms that it does not allow.
+    async fn renew(&self, token: &Token<'_>, reference: Option<&str>) -> Result<Option<Frame>, Refusal> {
+        let authenticator = &self.service.authenticator;
+        if !authenticator.asks_for_tokens() {
+            let message = "this server asks for no token: there is none to renew";
+            return Err(Refusal::new(ErrorCode::InvalidMessage, message, reference));
+        }
+        match authenticator.identify(Some(token.expose())).await {
+            Ok(identity) if identity.user.as_ref() == self.connection.user() => {
+                self.adopt(identity).await;
+                Ok(Some(Event::Ack { r#ref: reference, n: None, id: None }.frame()))
+            }
+            Ok(_) => Ok(self.unauthorized(AuthError::AnotherUser)),
+            Err(AuthError::KeysAway) => {
+                self.service.metrics.auth_failure(AuthError::KeysAway.reason()).inc();
+                Err(unavailable(AuthError::KeysAway.to_string(), Outcome::Refused, reference))
+            }
+            Err(error) => Ok(self.unauthorized(error)),
+        }
+    }
+
+    /// Its token does not count: it has to come back with another.
+    fn unauthorized(&self, error: AuthError) -> Option<Frame> {
+        self.service.metrics.auth_failure(error.reason()).inc();
+        self.connection.close(Close::Unauthorized { reason: error.reason() });
+        None
+    }
+
+    /// From now on the client may do what this identity may: rooms are left that it may not read, and the lobby is joined if it now may.
+    async fn adopt(&self, identity: Identity) {
+        let lobby = RoomName::lobby();
+        let lobby_opens = !self.connection.permissions().reads(&lobby) && identity.permissions.reads(&lobby);
+        let allowed = identity.permissions.clone();
+        self.attached.renew(identity);
+        let lost: Vec<_> = self.attached.rooms().into_iter().filter(|room| !allowed.reads(room)).collect();
+        lost.iter().for_each(|room| self.joins.forget(room));
+        join_all(lost.iter().map(|room| self.attached.leave(room))).await;
+        for room in &lost {
+            if self.connection.is_session() {
+                let reason = Some(ErrorCode::Forbidden);
+                self.connection.send(&Event::Unsubscribed { room: room.as_str(), reason, r#ref: None }.frame());
+            } else if *room == self.room {
+                self.connection.close(Close::Forbidden);
+            }
+        }
+        if lobby_opens && !self.attached.is_in(&lobby) {
+            self.joins.ask(vec![(lobby.clone(), None)], None);
+            self.attached.ready(&lobby).await;
+        }
     }
 
     /// Frames so far.
@@ -153,6 +208,9 @@ impl<'a> Socket<'a> {
         let n = publish.count.map(|count| count.n);
         let refuse = |code, message: String| Refusal { n, ..Refusal::new(code, message, reference) };
         let room = publish.room.clone().unwrap_or_else(|| self.room.clone());
+        if !self.connection.permissions().publishes(&room) {
+            return Err(refuse(ErrorCode::Forbidden, format!("you may not publish to `{room}`")));
+        }
         if !self.attached.is_in(&room) {
             let message = if self.connection.is_session() {
                 format!("this session is not in `{room}`: subscribe first")
@@ -230,6 +288,14 @@ pub(super) fn refuse(service: &Service, connection: &Connection, refusal: &Refus
     connection.send(&refusal.frame());
 }
 
+/// Refused, and worth another try.
+pub(super) fn unavailable(message: String, outcome: Outcome, reference: Option<&str>) -> Refusal {
+    let mut refusal = Refusal::new(ErrorCode::Unavailable, message, reference);
+    refusal.outcome = Some(outcome);
+    refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+    refusal
+}
+
 /// Why the log did not take a message, for its sender.
 fn not_stored(error: &PublishError, reference: Option<&str>, n: Option<u64>) -> Refusal {
     let mut refusal = match error {
@@ -238,12 +304,7 @@ fn not_stored(error: &PublishError, reference: Option<&str>, n: Option<u64>) -> 
             refusal.last_n = Some(*last_n);
             refusal
         }
-        PublishError::Refused | PublishError::Unknown => {
-            let mut refusal = Refusal::new(ErrorCode::Unavailable, error.to_string(), reference);
-            refusal.outcome = Some(error.outcome());
-            refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-            refusal
-        }
+        PublishError::Refused | PublishError::Unknown => unavailable(error.to_string(), error.outcome(), reference),
     };
     refusal.n = n;
     refusal

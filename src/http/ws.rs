@@ -30,7 +30,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    auth::{self, Identity, Offer},
+    auth::{Identity, Offer},
     hub::{Connection, Ending, Joined},
     protocol::{ClientId, Event, Frame, Limits, MessageId, Occupant, RoomName, UserId},
     telemetry::trace::TraceContext,
@@ -42,12 +42,14 @@ const SESSION: &str = "chat.v1";
 /// What a refused upgrade is told to wait, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 
-/// The query of an upgrade.
-#[derive(Debug, Deserialize)]
+/// The query of an upgrade. Never printed: a token may stand in it.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Resume {
+struct Parameters {
     /// Id of the last message that the client has: what followed it is sent first.
     after: Option<String>,
+    /// Taken only where `auth.query_token` says so.
+    token: Option<String>,
 }
 
 /// Open a socket in the lobby.
@@ -59,13 +61,14 @@ pub(super) struct Resume {
     tag = "WebSocket",
     params(
         ("after" = Option<String>, Query, description = "Id of the last message the client has; what followed it is sent first"),
+        ("token" = Option<String>, Query, description = "The token, for clients that can send it in no other way; refused unless `auth.query_token` is on"),
         ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain` (the default) or `chat.v1`; browsers add their token as a second one, `bearer.<jwt>`"),
     ),
     responses(
         (status = 101, description = "Switching protocols: the socket is open"),
         (status = 400, description = "The request is no upgrade of this protocol", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
         (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "This user or address has as many connections, or opens as many rooms, as it may", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
@@ -73,7 +76,7 @@ pub(super) struct Resume {
     security((), ("bearer" = [])),
 )]
 pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request) -> Response {
-    respond(&service, Ok(RoomName::lobby()), request)
+    respond(&service, Ok(RoomName::lobby()), request).await
 }
 
 /// Open a socket in a room.
@@ -86,13 +89,14 @@ pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request)
     params(
         ("room" = String, Path, description = "The room", pattern = "^[A-Za-z0-9_.-]{1,128}$", example = "general"),
         ("after" = Option<String>, Query, description = "Id of the last message the client has; what followed it is sent first"),
+        ("token" = Option<String>, Query, description = "The token, for clients that can send it in no other way; refused unless `auth.query_token` is on"),
         ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain` (the default) or `chat.v1`; browsers add their token as a second one, `bearer.<jwt>`"),
     ),
     responses(
         (status = 101, description = "Switching protocols: the socket is open"),
         (status = 400, description = "The request is no upgrade of this protocol, or the room no room name", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
         (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "This user or address has as many connections, or opens as many rooms, as it may", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
@@ -109,11 +113,12 @@ pub(super) async fn room(
         Err(rejection) => Err(rejection.body_text()),
     };
     let room = room.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "room", detail));
-    respond(&service, room, request)
+    respond(&service, room, request).await
 }
 
-fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Request) -> Response {
-    room.and_then(|room| upgrade(service, room, request)).unwrap_or_else(|problem| {
+async fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Request) -> Response {
+    let upgraded = async { upgrade(service, room?, request).await };
+    upgraded.await.unwrap_or_else(|problem| {
         service.metrics.upgrade_failure(problem.code()).inc();
         problem.into_response()
     })
@@ -123,7 +128,7 @@ fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Req
 struct Admission {
     client: ClientId,
     session: bool,
-    identity: Option<Identity>,
+    identity: Identity,
     room: RoomName,
     after: Option<MessageId>,
     trace: Option<TraceContext>,
@@ -132,7 +137,7 @@ struct Admission {
 }
 
 /// Checks everything, answers 101, and leaves the socket to a task of its own.
-fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Result<Response, Problem> {
+async fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Result<Response, Problem> {
     let unavailable =
         |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(RETRY_AFTER_S);
     if !service.accepting.load(Ordering::Acquire) {
@@ -140,26 +145,30 @@ fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Resu
     }
     let mut response = handshake(&request)?;
     service.gate.upgrade()?;
+    let (after, token) = parameters(&request)?;
     let headers = request.headers();
-    let (offer, identity) = access::check(service, headers)?;
+    let (offer, identity) = access::check(service, headers, token.as_deref()).await?;
     let protocol = negotiate(&offer)?;
-    let after = position(&request)?;
+    let session = protocol == Some(SESSION);
+    // A session can do without the lobby: it subscribes to other rooms.
+    let needed = !session || room.as_str() != RoomName::LOBBY;
+    if needed && !identity.permissions.reads(&room) {
+        return Err(access::forbidden("read", &room));
+    }
     if service.hub.connection_count() >= service.connections_max {
         return Err(unavailable("full", "this node holds as many connections as it may; another one takes you"));
     }
     let client = ClientId::random();
-    let user = identity.as_ref().map(|identity| identity.user.clone());
     if room.as_str() != RoomName::LOBBY && !service.hub.has_room(&room) {
-        let occupant = user.clone().map_or(Occupant::Anonymous(client), Occupant::User);
+        let occupant = identity.user.clone().map_or(Occupant::Anonymous(client), Occupant::User);
         service.gate.new_room(&occupant).map_err(new_rooms)?;
     }
     let address = address::client(peer(&request), headers, &service.trusted_proxies);
-    let place = service.gate.admit(user.as_ref(), address)?;
+    let place = service.gate.admit(identity.user.as_ref(), address)?;
     if let Some(protocol) = protocol {
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     let trace = traceparent(headers);
-    let session = protocol == Some(SESSION);
     let admission = Admission { client, session, identity, room, after, trace, place };
     let socket = hyper::upgrade::on(&mut request);
     service.tasks.spawn(open(service.clone(), socket, admission));
@@ -206,11 +215,13 @@ fn negotiate(offer: &Offer) -> Result<Option<&'static str>, Problem> {
     refuse("the subprotocols are `chat.v1` and `chat.plain`; or offer none")
 }
 
-fn position(request: &Request) -> Result<Option<MessageId>, Problem> {
+/// Where to resume, and a token.
+fn parameters(request: &Request) -> Result<(Option<MessageId>, Option<String>), Problem> {
     let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "position", detail);
-    let Query(Resume { after }) =
+    let Query(Parameters { after, token }) =
         Query::try_from_uri(request.uri()).map_err(|rejection| refuse(rejection.body_text()))?;
-    after.map(|after| after.parse().map_err(|error| refuse(format!("`after`: {error}")))).transpose()
+    let after = after.map(|after| after.parse().map_err(|error| refuse(format!("`after`: {error}")))).transpose()?;
+    Ok((after, token))
 }
 
 fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
@@ -238,11 +249,8 @@ async fn take(upgrade: OnUpgrade) -> Result<(TcpStream, Vec<u8>), String> {
 }
 
 fn connect(service: &Service, socket: TcpStream, admission: &Admission) -> io::Result<Connection> {
-    let (user, expires_at) = match &admission.identity {
-        Some(identity) => (Some(identity.user.clone()), Some(identity.expires_at.saturating_add(auth::LEEWAY))),
-        None => (None, None),
-    };
-    Connection::new(socket, admission.client, user, expires_at, admission.session, service.limits)
+    let identity = admission.identity.clone();
+    Connection::new(socket, admission.client, identity, admission.session, service.limits)
 }
 
 async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>, admission: Admission) {
@@ -253,8 +261,11 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     let client_id = connection.id();
     tracing::info!(%client_id, user_id, %room, "connected");
 
-    let lobby = RoomName::lobby();
-    let rooms = if room == lobby { vec![lobby] } else { vec![lobby, room.clone()] };
+    let mut rooms = vec![RoomName::lobby()];
+    rooms.retain(|lobby| connection.permissions().reads(lobby) && *lobby != room);
+    if connection.permissions().reads(&room) {
+        rooms.push(room.clone());
+    }
     let attached = service.hub.attach(connection.clone(), rooms);
     let joins = Joins::new(service, &connection, &attached);
     let mut socket = Socket::new(service, &connection, &attached, &joins, room.clone(), trace);

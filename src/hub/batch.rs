@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::Connection;
 use crate::{
     broadcaster::{Place, Publication},
-    protocol::{Frame, MessageId},
+    protocol::{Frame, MessageId, RoomName},
     telemetry::trace::TraceContext,
 };
 
@@ -23,7 +23,7 @@ pub(super) struct Scratch {
 pub(super) enum Item {
     /// For every member.
     Message(Publication),
-    /// For sessions: what the server says of the room.
+    /// For sessions that may see who is there.
     Notice(Frame),
 }
 
@@ -39,7 +39,7 @@ impl Item {
 /// Some publications as one piece.
 pub(super) struct Batch {
     pub(super) frame: Frame,
-    /// 0: a notice, for sessions only.
+    /// 0: a notice of who is there, for sessions that may see it.
     pub(super) messages: usize,
     /// Position of the last of them that has one.
     pub(super) last: Option<MessageId>,
@@ -48,9 +48,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Whether a member of the room gets it.
-    pub(super) fn is_for(&self, member: &Connection) -> bool {
-        self.messages > 0 || member.is_session()
+    /// Whether a member of `room` gets it.
+    pub(super) fn is_for(&self, room: &RoomName, member: &Connection) -> bool {
+        self.messages > 0 || (member.is_session() && member.permissions().sees(room))
     }
 
     /// A stretch of a log in pieces that an outbox takes. Traces end with the live delivery.

@@ -34,6 +34,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
+    auth::{Identity, Permissions, Voucher},
     config,
     limits::{Bucket, Rate},
     protocol::{ClientId, Close, Frame, Occupant, UserId},
@@ -114,8 +115,9 @@ pub trait Receive: Send {
 pub struct Connection {
     id: ClientId,
     user: Option<UserId>,
-    /// Seconds since 1970; absent: never.
-    expires_at: Option<u64>,
+    permissions: Mutex<Arc<Permissions>>,
+    /// What the client's latest token says of itself.
+    voucher: Mutex<Option<Voucher>>,
     /// A session (`chat.v1`) rather than a plain socket.
     session: bool,
     pub(super) socket: TcpStream,
@@ -139,18 +141,19 @@ impl Connection {
     pub fn new(
         socket: TcpStream,
         id: ClientId,
-        user: Option<UserId>,
-        expires_at: Option<u64>,
+        identity: Identity,
         session: bool,
         limits: ConnectionLimits,
     ) -> io::Result<Self> {
+        let Identity { user, permissions, voucher } = identity;
         socket.set_nodelay(true)?;
         SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
         let outbox = Mutex::new(Outbox::new(session));
         Ok(Self {
             id,
             user,
-            expires_at,
+            permissions: Mutex::new(permissions),
+            voucher: Mutex::new(voucher),
             session,
             socket,
             limits,
@@ -180,6 +183,24 @@ impl Connection {
     #[must_use]
     pub fn occupant(&self) -> Occupant {
         self.user.clone().map_or(Occupant::Anonymous(self.id), Occupant::User)
+    }
+
+    /// What its client may do at this moment.
+    #[must_use]
+    pub fn permissions(&self) -> Arc<Permissions> {
+        self.permissions.lock().clone()
+    }
+
+    /// What its client's latest token says of itself; `None`: there is none.
+    #[must_use]
+    pub fn voucher(&self) -> Option<Voucher> {
+        *self.voucher.lock()
+    }
+
+    /// Takes what a newer token of the same user says.
+    pub(super) fn renew(&self, permissions: Arc<Permissions>, voucher: Option<Voucher>) {
+        *self.permissions.lock() = permissions;
+        *self.voucher.lock() = voucher;
     }
 
     /// Whether it is a session.
@@ -235,11 +256,19 @@ impl Connection {
         self.limits.outbox.bytes
     }
 
-    /// One heartbeat: pings, and closes who was silent for two or whose token has expired.
-    pub(super) fn heartbeat(&self, now: u64) {
-        if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            self.close(Close::Expired);
-        } else if self.busy.load(Ordering::Relaxed) {
+    /// Closes whose token has expired at `now`, in seconds since 1970. Returns when else it does.
+    pub(super) fn expire(&self, now: u64) -> Option<u64> {
+        let expires_at = self.voucher()?.expires_at;
+        if expires_at > now {
+            return Some(expires_at);
+        }
+        self.close(Close::Unauthorized { reason: "expired" });
+        None
+    }
+
+    /// One heartbeat: pings, and closes who was silent for two.
+    pub(super) fn heartbeat(&self) {
+        if self.busy.load(Ordering::Relaxed) {
             // It is us who do not read at the moment. Whether the peer takes what it is sent, the outbox knows.
             self.silent.store(0, Ordering::Relaxed);
         } else if self.silent.fetch_add(1, Ordering::Relaxed) >= 2 {

@@ -7,6 +7,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::{Connection, Hub, replay::Stretch, room::Room};
 use crate::{
+    auth::Identity,
     broadcaster::Relation,
     protocol::{Event, Frame, MessageId, RoomName, Roster},
 };
@@ -48,6 +49,9 @@ pub enum JoinError {
     /// Redis did not answer in time.
     #[error("the room cannot be joined while the message log is away")]
     Away,
+    /// Its token does not allow it.
+    #[error("you may not read this room")]
+    Forbidden,
     /// It is in as many as it may.
     #[error("one room too many: at most {0} at a time")]
     TooMany(usize),
@@ -99,8 +103,17 @@ impl Attached {
         self.rooms.lock().iter().any(|place| place.room == *room)
     }
 
+    /// The rooms that it is in, or on its way to.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<RoomName> {
+        self.rooms.lock().iter().map(|place| place.room.clone()).collect()
+    }
+
     /// Takes a place in one more room, of at most `most`; [`Attached::subscribe`] follows.
     pub fn reserve(&self, room: &RoomName, most: usize) -> Result<(), JoinError> {
+        if !self.connection.permissions().reads(room) {
+            return Err(JoinError::Forbidden);
+        }
         let rooms = &mut *self.rooms.lock();
         if rooms.iter().any(|place| place.room == *room) {
             return Err(JoinError::Already);
@@ -112,10 +125,16 @@ impl Attached {
         Ok(())
     }
 
+    /// Takes what a newer token of the same user says. The rooms that it does not allow any more are for the caller to leave.
+    pub fn renew(&self, identity: Identity) {
+        self.connection.renew(identity.permissions, identity.voucher);
+        self.hub.expect_expiry(&self.connection);
+    }
+
     /// Joins the rooms that the connection was opened for, live, and the last of them from `after` on, if given. `welcome` makes a session's
     /// first frame of where live begins in each. Waits for Redis as long as it takes; safe to drop at any time.
     pub async fn join(&self, after: Option<MessageId>, welcome: impl Fn(&[Joined]) -> Frame) {
-        let names: Vec<RoomName> = self.rooms.lock().iter().map(|place| place.room.clone()).collect();
+        let names = self.rooms();
         let entered: Vec<_> = names.iter().filter_map(|name| self.hub.enter(name, &self.connection)).collect();
         let mut joined = Vec::with_capacity(entered.len());
         for (room, seat) in &entered {
@@ -197,8 +216,11 @@ impl Attached {
         }
     }
 
-    /// Who is in a room, for this connection.
+    /// Who is in a room, for this connection, if it may see that.
     fn roster(&self, room: &Room) -> Option<Roster> {
+        if !self.connection.permissions().sees(&room.name) {
+            return None;
+        }
         room.presence.as_ref()?.lock().roster_for(&self.connection.occupant())
     }
 

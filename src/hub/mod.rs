@@ -20,7 +20,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -55,6 +55,8 @@ use crate::{
 
 /// One is looked after in each of this many parts of a heartbeat.
 const SHARDS: usize = 25;
+/// How often it is looked whose token has expired.
+const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 /// How long an empty room stays subscribed: reconnects and page changes come back at once.
 const LINGER: Duration = Duration::from_secs(5);
 /// Messages in one read of a log.
@@ -88,6 +90,8 @@ pub struct Hub {
     suspicion: Notify,
     /// The node goes away: who attaches now is closed at once.
     closing: AtomicBool,
+    /// No token expires before, in seconds since 1970.
+    next_expiry: AtomicU64,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
@@ -111,6 +115,7 @@ impl Hub {
             reads: Semaphore::new(READS),
             suspicion: Notify::new(),
             closing: AtomicBool::new(false),
+            next_expiry: AtomicU64::new(u64::MAX),
             tasks,
             metrics,
         })
@@ -151,6 +156,7 @@ impl Hub {
         if let Some(shard) = self.shard_of_connection(&connection) {
             shard.connections.lock().insert(connection.id(), connection.clone());
         }
+        self.expect_expiry(&connection);
         if self.closing.load(Ordering::SeqCst) {
             connection.retire(drain::restart()); // an upgrade that was under way when the drain ended
         }
@@ -171,17 +177,43 @@ impl Hub {
         self.shards.get(connection.id().spread() % SHARDS)
     }
 
-    /// Heartbeats, and rooms that nobody came back to; for ever.
+    fn expect_expiry(&self, connection: &Connection) {
+        if let Some(voucher) = connection.voucher() {
+            self.next_expiry.fetch_min(voucher.expires_at, Ordering::SeqCst);
+        }
+    }
+
+    /// Heartbeats, tokens that expire, and rooms that nobody came back to; for ever.
     pub async fn look_after(self: Arc<Self>, heartbeat: Duration) {
+        tokio::join!(self.beat(heartbeat), self.expire());
+    }
+
+    async fn beat(&self, heartbeat: Duration) {
         let mut tick = interval(heartbeat / SHARDS as u32);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             for shard in &self.shards {
                 tick.tick().await;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 let connections: Vec<_> = shard.connections.lock().values().cloned().collect();
-                connections.iter().for_each(|connection| connection.heartbeat(now));
+                connections.iter().for_each(|connection| connection.heartbeat());
                 self.forget_empty_rooms(shard);
+            }
+        }
+    }
+
+    async fn expire(&self) {
+        let mut tick = interval(EXPIRY_CHECK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            if self.next_expiry.load(Ordering::SeqCst) > now {
+                continue;
+            }
+            self.next_expiry.store(u64::MAX, Ordering::SeqCst); // before looking: who attaches meanwhile is counted in
+            for shard in &self.shards {
+                let next = shard.connections.lock().values().filter_map(|connection| connection.expire(now)).min();
+                self.next_expiry.fetch_min(next.unwrap_or(u64::MAX), Ordering::SeqCst);
             }
         }
     }

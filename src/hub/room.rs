@@ -72,12 +72,12 @@ impl State {
     }
 
     /// Moves on behind a batch and takes everybody who gets it.
-    fn advance(&mut self, batch: &Batch, members: &mut Vec<Arc<Connection>>) {
+    fn advance(&mut self, room: &RoomName, batch: &Batch, members: &mut Vec<Arc<Connection>>) {
         self.taken += 1;
         self.position = batch.last.or(self.position);
         members.clear();
-        members.extend(self.members.iter().filter(|member| batch.is_for(member)).cloned());
-        for joiner in self.joiners.iter_mut().filter(|joiner| batch.is_for(&joiner.connection)) {
+        members.extend(self.members.iter().filter(|member| batch.is_for(room, member)).cloned());
+        for joiner in self.joiners.iter_mut().filter(|joiner| batch.is_for(room, &joiner.connection)) {
             joiner.bytes += batch.frame.wire_len();
             if joiner.bytes > joiner.connection.outbox_bytes() {
                 joiner.frames = Vec::new();
@@ -245,7 +245,7 @@ impl Room {
         let state = &mut *self.state.lock();
         self.settle(state);
         if let Some(batch) = Batch::take(&mut state.inbox, &mut scratch.frames) {
-            state.advance(&batch, &mut scratch.members);
+            state.advance(&self.name, &batch, &mut scratch.members);
             return Work::Send(batch);
         }
         if state.stale
@@ -263,7 +263,7 @@ impl Room {
     pub(super) fn repaired(&self, batch: &Batch, scratch: &mut Scratch) {
         let state = &mut *self.state.lock();
         self.settle(state);
-        state.advance(batch, &mut scratch.members);
+        state.advance(&self.name, batch, &mut scratch.members);
     }
 
     fn settle(&self, state: &mut State) {

@@ -24,8 +24,13 @@ pub enum Close {
     },
     /// The outbox was over its limit: come back and resume.
     Slow,
-    /// The token has expired: get a new one.
-    Expired,
+    /// The token does not count any more, or the one sent to renew it: get a new one.
+    Unauthorized {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The token does not allow the room any more.
+    Forbidden,
     /// Silent for two heartbeats.
     Heartbeat,
     /// Went on sending what was refused for its rate, or too many WebSocket pings.
@@ -34,7 +39,7 @@ pub enum Close {
 
 impl Close {
     /// One of each, in the order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Normal,
         Self::Protocol,
         Self::Binary,
@@ -44,7 +49,8 @@ impl Close {
         Self::Bug,
         Self::Restart { after_ms: 0 },
         Self::Slow,
-        Self::Expired,
+        Self::Unauthorized { reason: "expired" },
+        Self::Forbidden,
         Self::Heartbeat,
         Self::Flooding,
     ];
@@ -62,7 +68,8 @@ impl Close {
             Self::Bug => 1011,
             Self::Restart { .. } => 1012,
             Self::Slow => 1013,
-            Self::Expired => 4401,
+            Self::Unauthorized { .. } => 4401,
+            Self::Forbidden => 4403,
             Self::Heartbeat => 4408,
             Self::Flooding => 4429,
         }
@@ -81,7 +88,8 @@ impl Close {
             Self::Bug => "internal error".into(),
             Self::Restart { after_ms } => format!("reconnect after {after_ms} ms"),
             Self::Slow => "reading too slowly: reconnect and resume".into(),
-            Self::Expired => "token expired: get a new one".into(),
+            Self::Unauthorized { reason } => format!("get a new token: {reason}"),
+            Self::Forbidden => "the token does not allow this room any more".into(),
             Self::Heartbeat => "no sign of life for two heartbeats".into(),
             Self::Flooding => "too many frames: slow down".into(),
         }

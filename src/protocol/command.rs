@@ -1,6 +1,6 @@
 //! What a client sends: one text frame, decoded into a [`Command`] or a [`Refusal`].
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -51,6 +51,13 @@ pub enum Command<'a> {
         /// Echoed.
         reference: Option<Cow<'a, str>>,
     },
+    /// Go on with a newer token.
+    Auth {
+        /// Unchecked.
+        token: Token<'a>,
+        /// Echoed.
+        reference: Option<Cow<'a, str>>,
+    },
     /// Ask for a `pong`.
     Ping {
         /// Echoed.
@@ -64,10 +71,28 @@ impl Command<'_> {
     pub fn tags(&self) -> (Option<&str>, Option<u64>) {
         match self {
             Self::Publish(publish) => (publish.reference.as_deref(), publish.count.map(|count| count.n)),
-            Self::Subscribe { reference, .. } | Self::Unsubscribe { reference, .. } | Self::Ping { reference } => {
-                (reference.as_deref(), None)
-            }
+            Self::Subscribe { reference, .. }
+            | Self::Unsubscribe { reference, .. }
+            | Self::Auth { reference, .. }
+            | Self::Ping { reference } => (reference.as_deref(), None),
         }
+    }
+}
+
+/// A token on its way to its check. `Debug` does not show it.
+pub struct Token<'a>(Cow<'a, str>);
+
+impl Token<'_> {
+    /// The text itself; never log it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 
@@ -171,6 +196,8 @@ struct Wire<'a> {
     ephemeral: bool,
     #[serde(default)]
     rooms: Option<BTreeMap<String, String>>,
+    #[serde(borrow, default)]
+    token: Option<Cow<'a, str>>,
 }
 
 /// Keeps `"payload":null` apart from no payload.
@@ -194,7 +221,11 @@ impl<'a> Command<'a> {
             let message = format!("`ref` is longer than {LONGEST_REF} bytes");
             return Err(Refusal::new(ErrorCode::InvalidMessage, message, None));
         }
+        if wire.token.is_some() && wire.kind.as_deref() != Some("auth") {
+            return Err(wire.invalid("`token` belongs to `auth`"));
+        }
         match wire.kind.as_deref() {
+            Some("auth") => wire.auth(),
             Some("ping") => wire.ping(),
             Some("subscribe") => wire.subscribe(),
             Some("unsubscribe") => wire.unsubscribe(),
@@ -245,6 +276,16 @@ impl<'a> Wire<'a> {
     fn room_name(&self, name: &str) -> Result<RoomName, Refusal> {
         RoomName::new(name)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRoom, error.to_string(), self.reference.as_deref()))
+    }
+
+    fn auth(self) -> Result<Command<'a>, Refusal> {
+        if self.has_message() || self.room.is_some() || self.after.is_some() || self.rooms.is_some() {
+            return Err(self.invalid("`auth` takes `token` and `ref`"));
+        }
+        match self.token {
+            Some(token) => Ok(Command::Auth { token: Token(token), reference: self.reference }),
+            None => Err(self.invalid("`auth` brings a `token`")),
+        }
     }
 
     fn ping(self) -> Result<Command<'a>, Refusal> {
@@ -365,6 +406,13 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_taken_and_not_shown() {
+        let command = Command::decode(r#"{"type":"auth","token":"hunter2","ref":"x"}"#).unwrap();
+        assert!(!format!("{command:?}").contains("hunter2"));
+        assert!(matches!(command, Command::Auth { token, reference: Some(_) } if token.expose() == "hunter2"));
+    }
+
+    #[test]
     fn bad_frames_are_refused_by_name() {
         use ErrorCode::*;
         for (frame, code) in [
@@ -388,7 +436,12 @@ mod tests {
             (r#"{"type":"subscribe","rooms":{"a b":""}}"#, InvalidRoom),
             (r#"{"type":"unsubscribe"}"#, InvalidMessage),
             (r#"{"payload":1,"after":"0-0"}"#, InvalidMessage),
-            (r#"{"type":"auth","payload":1}"#, ReservedType),
+            (r#"{"type":"auth"}"#, InvalidMessage),
+            (r#"{"type":"auth","token":null}"#, InvalidMessage),
+            (r#"{"type":"auth","token":"t","payload":1}"#, InvalidMessage),
+            (r#"{"type":"auth","token":"t","room":"r"}"#, InvalidMessage),
+            (r#"{"payload":1,"token":"t"}"#, InvalidMessage),
+            (r#"{"type":"subscribe","room":"r","token":"t"}"#, InvalidMessage),
             (r#"{"type":"ping","payload":1}"#, InvalidMessage),
             (r#"{"payload":"\ud800"}"#, InvalidMessage),
             (r#"{"payload":1,"ephemeral":true,"ref":"x"}"#, InvalidMessage),

@@ -22,6 +22,8 @@ pub enum ErrorCode {
     InvalidRoom,
     /// The socket is not in that room.
     NotSubscribed,
+    /// The token does not allow it.
+    Forbidden,
     /// The session holds as many rooms as it may.
     TooManyRooms,
     /// Too many at once; see `retry_after_ms`.
@@ -34,12 +36,13 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// One of each.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InvalidJson,
         Self::InvalidMessage,
         Self::ReservedType,
         Self::InvalidRoom,
         Self::NotSubscribed,
+        Self::Forbidden,
         Self::TooManyRooms,
         Self::RateLimited,
         Self::Unavailable,
@@ -55,6 +58,7 @@ impl ErrorCode {
             Self::ReservedType => "reserved_type",
             Self::InvalidRoom => "invalid_room",
             Self::NotSubscribed => "not_subscribed",
+            Self::Forbidden => "forbidden",
             Self::TooManyRooms => "too_many_rooms",
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
@@ -157,7 +161,7 @@ impl Serialize for Millis {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event<'a> {
-    /// The log has the message.
+    /// The log has the message; or a newer token counts.
     Ack {
         /// The sender's own word for it.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -234,6 +238,9 @@ pub enum Event<'a> {
     Unsubscribed {
         /// Which.
         room: &'a str,
+        /// Why, if it did not ask for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<ErrorCode>,
         /// Echoed.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,

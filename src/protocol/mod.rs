@@ -11,7 +11,7 @@ mod payload;
 mod presence;
 
 pub use close::Close;
-pub use command::{Command, Count, Publish, Refusal};
+pub use command::{Command, Count, Publish, Refusal, Token};
 pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};

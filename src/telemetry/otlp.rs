@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -32,10 +32,12 @@ use opentelemetry_sdk::{
 };
 use parking_lot::Mutex;
 use prometheus::IntCounter;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::config::{OtlpProtocol, Telemetry};
+use crate::{
+    config::{OtlpProtocol, Telemetry},
+    https,
+};
 
 /// Finished spans that may wait for an export: the SDK's own default.
 const QUEUE: usize = 2048;
@@ -82,27 +84,12 @@ fn exporter(
             if tls { builder.with_tls_config(roots()).build() } else { builder.build() }
         }
         OtlpProtocol::HttpProtobuf => {
-            let client = Client::builder(TokioExecutor::new()).build(connector(tls)?);
+            let client = Client::builder(TokioExecutor::new()).build(https::connector(tls)?);
             let client = Http { client, account: account.clone() };
             builder.with_http().with_http_client(client).with_endpoint(url).with_timeout(telemetry.timeout).build()
         }
     };
     Ok(exporter?)
-}
-
-/// Reads the machine's certificates only where they are needed: an image may have none.
-fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = HttpsConnectorBuilder::new();
-    let builder = if tls {
-        builder
-            .with_provider_and_native_roots(provider)
-            .context("no certificate authorities to trust: mount some and name the file in SSL_CERT_FILE")?
-    } else {
-        let nobody = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        builder.with_tls_config(nobody.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-    };
-    Ok(builder.https_or_http().enable_http1().build())
 }
 
 /// The HTTP stack of everything else here, as the exporter wants it.

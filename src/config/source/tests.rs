@@ -72,16 +72,16 @@ fn platform_names_are_taken() {
     let env = [
         ("PORT", "8081"),
         ("MANAGEMENT_PORT", "9191"),
-        ("REDIS_URL", "redis://:pw@redis:6379/1"),
+        ("REDIS_URL", "redis://:hunter2@redis:6379/1"),
         ("CHAT_SERVER__ORIGINS", "https://a.example, http://b.example:81"),
     ];
     let config = good("[server]\naddress = \"127.0.0.1:1\"", &env);
     assert_eq!(config.server.address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.server.management_address.to_string(), "0.0.0.0:9191");
-    assert_eq!(config.redis.url.as_ref().unwrap().expose(), "redis://:pw@redis:6379/1");
+    assert_eq!(config.redis.url.as_ref().unwrap().expose(), "redis://:hunter2@redis:6379/1");
     assert_eq!(config.server.origins, ["https://a.example", "http://b.example:81"]);
     let shown = config.effective_toml() + &format!("{config:?}");
-    assert!(shown.contains("redis://:***@redis:6379/1") && !shown.contains("pw"), "{shown}");
+    assert!(shown.contains("redis://:***@redis:6379/1") && !shown.contains("hunter2"), "{shown}");
     assert!(good("[redis]\nurl = \"redis://h\"", &[("REDIS_URL", "")]).redis.url.is_none());
     for (text, enabled) in [("TRUE", true), ("1", true), ("False", false), ("0", false), ("", false)] {
         let env = [("AUTH_ENABLED", text), ("CHAT_AUTH__SECRET", "0123456789abcdef0123456789abcdef")];

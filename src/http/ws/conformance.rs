@@ -46,7 +46,8 @@ async fn echo(State(tasks): State<Tasks>, mut request: Request) -> Result<Respon
             ..config::Limits::default()
         };
         let limits = ConnectionLimits::new(&limits);
-        let connection = Arc::new(Connection::new(socket, ClientId::random(), None, None, false, limits).unwrap());
+        let nobody = Identity { user: None, permissions: Arc::default(), voucher: None };
+        let connection = Arc::new(Connection::new(socket, ClientId::random(), nobody, false, limits).unwrap());
         connection.run(leftover, Echo(&connection)).await;
     });
     Ok(response)
