@@ -4,7 +4,11 @@ use axum::http::{HeaderMap, header};
 
 /// Exact: scheme, host and port. With nothing configured, the page must come from the host it asks.
 pub(super) fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), String> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    if origins.next().is_some() {
+        return Err("there is more than one Origin header".to_owned());
+    }
     let origin = origin.to_str().map_err(|_| "the Origin header is not text".to_owned())?;
     let good = if allowed.is_empty() {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());

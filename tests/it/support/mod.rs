@@ -3,15 +3,19 @@
 pub mod client;
 pub mod collector;
 pub mod http;
+pub mod issuer;
 pub mod node;
 pub mod redis;
+pub mod token;
 
 use std::{future::Future, path::PathBuf, process::Command, time::Duration};
 
 pub use self::{
     client::Client,
+    issuer::Issuer,
     node::{Node, NodeBuilder},
     redis::Redis,
+    token::Signer,
 };
 
 /// Runs tests that take an [`Over`] over each broadcaster.
