@@ -17,6 +17,7 @@ mod exactly_once;
 mod fanout;
 mod fork;
 mod limits;
+mod issuer;
 mod operations;
 mod order;
 mod page;

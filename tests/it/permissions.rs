@@ -281,9 +281,10 @@ async fn a_replay_ends_with_its_permission(over: Over) {
         [("chat.v1", "/api/chat-api/ws/r?after=0-0"), ("chat.plain", "/api/chat-api/ws/r?after=0-0")]
     {
         let mut client = Client::open(chat.nodes[0].public, path, offer(&all, protocol)).await.expect("in");
+        while client.next().await["type"] != "chat" {}
         let less = token("alice", json!({ "lobby": "s" }));
         client.send(json!({ "type": "auth", "token": less, "ref": "less" })).await;
-        let (mut messages, mut gone) = (0, false);
+        let (mut messages, mut gone) = (1, false);
         let close = loop {
             match client.next_or_close().await {
                 Ok(event) if event["type"] == "chat" => {

@@ -58,6 +58,11 @@ impl Signer {
         Self { algorithm, kid: kid.clone(), key: key.clone(), jwk: jwk.clone(), pem: pem.clone() }
     }
 
+    /// The same key under another name.
+    pub fn named(&self, kid: &str) -> Self {
+        Self { kid: kid.to_owned(), ..self.with(self.algorithm) }
+    }
+
     /// The header of a good token.
     pub fn header(&self) -> Value {
         json!({ "alg": self.algorithm, "typ": "JWT", "kid": self.kid })
