@@ -12,6 +12,7 @@ use crate::support::{
     client::Offer,
     eventually,
     issuer::Manner,
+    tls::Https,
     token::{AUDIENCE, ISSUER, claims},
 };
 
@@ -19,7 +20,11 @@ const FAILED: &str = r#"chat_jwks_fetches_total{outcome="failed"}"#;
 const FETCHED: &str = r#"chat_jwks_fetches_total{outcome="ok"}"#;
 
 fn trusting(issuer: &Issuer) -> NodeBuilder {
-    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__JWKS_URL", &issuer.url());
+    trusting_url(&issuer.url())
+}
+
+fn trusting_url(url: &str) -> NodeBuilder {
+    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__JWKS_URL", url);
     node.env("CHAT_AUTH__ISSUER", ISSUER).env("CHAT_AUTH__AUDIENCE", AUDIENCE)
 }
 
@@ -203,4 +208,21 @@ async fn bad_answers_leave_the_last_good_set() {
     });
     join_all(tried).await;
     assert_eq!(elsewhere.asked(), 0, "redirects are not followed");
+}
+
+#[tokio::test]
+async fn keys_come_over_tls_from_a_trusted_server_only() {
+    let known = signer("known");
+    let server = Https::start(json!({ "keys": [known.jwk] }).to_string());
+    let other = Https::start(String::new());
+    let trust = |authority: &tempfile::NamedTempFile| {
+        trusting_url(&server.url()).env("SSL_CERT_FILE", &authority.path().display().to_string())
+    };
+    let node = trust(&server.authority).start().await;
+    is_let_in(&node, &known).await;
+    let node = trust(&other.authority).launch().await;
+    eventually("it has tried", || async { node.metric(FAILED).await >= 1.0 }).await;
+    assert_eq!(open(&node, &known).await.err(), Some((503, json!("unavailable"))));
+    let warning = node.line(|line| line["message"] == "cannot fetch the issuer's keys").expect("a warning");
+    assert!(warning["error"].as_str().expect("a text").contains("invalid peer certificate"), "{warning}");
 }

@@ -2,7 +2,13 @@
 
 use std::process::Command;
 
-use crate::support::{Node, repository, run};
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+
+use crate::support::{
+    Node, Signer, repository, run,
+    token::{SECRET, claims},
+};
 
 #[tokio::test]
 async fn files_are_served_under_a_strict_policy() {
@@ -30,4 +36,25 @@ async fn two_tabs_chat_and_a_reload_resumes() {
     }
     let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("it ends");
     assert!(output.contains(" 0 failed"), "{output}");
+}
+
+/// A page of another server with `new WebSocket(url, ["chat.plain", "bearer." + token])` and nothing more, let in or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_passes_its_token_as_a_subprotocol() {
+    let (host, foreign) = (Node::builder().start().await, Node::builder().start().await);
+    let origin = |node: &Node| format!("http://{}", node.public);
+    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
+    let node = node.env("CHAT_SERVER__ORIGINS", &origin(&host)).start().await;
+    let socket = format!("ws://{}/api/chat-api/ws/general", node.public);
+    let signer = Signer::secret(Algorithm::HS256);
+    let (good, expired) = (signer.token(&claims("alice")), signer.changed(&json!({ "exp": 1 })));
+    // Not the chat page, which may connect to its own server only.
+    let page = |node: &Node| format!("{}/nothing", origin(node));
+    let cases = json!([[page(&host), socket, good], [page(&host), socket, expired], [page(&foreign), socket, good]]);
+    let mut command = Command::new("node");
+    command.arg(repository("tests/page/bearer.mjs")).arg(cases.to_string());
+    let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("it ends");
+    let outcomes: serde_json::Value = serde_json::from_str(&output).expect("JSON");
+    let refused = json!({ "closed": 1006 });
+    assert_eq!(outcomes, json!([{ "protocol": "chat.plain", "from": "alice" }, refused, refused]));
 }

@@ -6,6 +6,7 @@ pub mod http;
 pub mod issuer;
 pub mod node;
 pub mod redis;
+pub mod tls;
 pub mod token;
 
 use std::{future::Future, path::PathBuf, process::Command, time::Duration};
