@@ -4,7 +4,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Chat, Client, Node, NodeBuilder, Over, Signer,
+    Chat, Client, Node, NodeBuilder, Over, Signer, both,
     client::Offer,
     eventually, http,
     token::{SECRET, changed, claims},
@@ -264,22 +264,29 @@ async fn a_lost_room_leaks_nothing(over: Over) {
     }
 }
 
-/// More history than any buffer holds is on its way when its room is taken away: the rest does not follow.
-async fn a_replay_ends_with_its_permission(over: Over) {
+/// A room with more history than any buffer holds.
+async fn long_room(over: Over) -> (Chat, String) {
     let chat = Chat::start_with(over, |node| {
         guarded(node).env("CHAT_LIMITS__OUTBOX_BYTES", "128KiB").env("CHAT_LIMITS__OUTBOX_AGE", "60s")
     })
     .await;
     let all = token("alice", json!({ "*": "sp" }));
-    let mut writer = plain(&chat.nodes[0], "/api/chat-api/ws/r", &all).await;
+    let mut writer = plain(&chat.nodes[0], "/api/chat-api/ws/long", &all).await;
     let text = "x".repeat(30_000);
-    for _ in 0..900 {
+    for _ in 0..LONG {
         writer.send(json!({ "payload": text })).await;
         writer.message().await;
     }
-    for (protocol, path) in
-        [("chat.v1", "/api/chat-api/ws/r?after=0-0"), ("chat.plain", "/api/chat-api/ws/r?after=0-0")]
-    {
+    (chat, all)
+}
+
+const LONG: usize = 900;
+
+/// A replay is under way when its room is taken away: the rest does not follow.
+async fn a_replay_ends_with_its_permission(over: Over) {
+    let (chat, all) = long_room(over).await;
+    for protocol in ["chat.v1", "chat.plain"] {
+        let path = "/api/chat-api/ws/long?after=0-0";
         let mut client = Client::open(chat.nodes[0].public, path, offer(&all, protocol)).await.expect("in");
         while client.next().await["type"] != "chat" {}
         let less = token("alice", json!({ "lobby": "s" }));
@@ -293,37 +300,77 @@ async fn a_replay_ends_with_its_permission(over: Over) {
                 }
                 Ok(event) if event["type"] == "unsubscribed" => gone = true,
                 Ok(event) if event["ref"] == "less" => break None,
-                Ok(_) => {}
+                Ok(event) => panic!("{event}"),
                 Err(close) => break close.map(|(code, _)| code),
             }
         };
         assert_eq!((gone, close), (protocol == "chat.v1", (protocol == "chat.plain").then_some(4403)));
-        assert!(messages < 900, "{messages}: nothing was left to take away");
+        assert!(messages < LONG, "nothing was left to take away");
         if close.is_none() {
             client.quiet().await;
         }
     }
 }
 
-#[tokio::test]
-async fn lost_room_local() {
-    a_lost_room_leaks_nothing(Over::Local).await;
+/// One room is being replayed and another waits its turn when both are taken away.
+async fn a_lost_room_in_line_is_never_joined(over: Over) {
+    let (chat, all) = long_room(over).await;
+    let node = &chat.nodes[chat.nodes.len() - 1];
+    let (mut session, _) = session(node, "/api/chat-api/ws", &all).await;
+    session.send(json!({ "type": "subscribe", "rooms": { "kept": "", "long": "0-0", "next": "0-0" } })).await;
+    while session.next().await["type"] != "chat" {}
+    let less = token("alice", json!({ "lobby": "s", "kept": "s" }));
+    session.send(json!({ "type": "auth", "token": less, "ref": "less" })).await;
+    let mut gone = Vec::new();
+    loop {
+        let event = session.next().await;
+        match event["type"].as_str() {
+            Some("chat") => assert!(gone.is_empty(), "{}", event["id"]),
+            Some("unsubscribed") => gone.push(event["room"].as_str().expect("a room").to_owned()),
+            _ => break assert_eq!(event, json!({ "type": "ack", "ref": "less" })),
+        }
+    }
+    gone.sort();
+    assert_eq!(gone, ["long", "next"]);
+    for room in ["next", "kept"] {
+        assert_eq!(post(node, room, &all, 1).await.status, 201);
+    }
+    assert_eq!(session.next().await["room"], "kept");
+    session.quiet().await;
 }
 
-#[tokio::test]
-async fn lost_room_redis() {
-    a_lost_room_leaks_nothing(Over::Redis).await;
+/// Who is in a room is for those who may see it.
+async fn who_may_not_see_is_not_told(over: Over) {
+    let chat = Chat::start_with(over, guarded).await;
+    let node = &chat.nodes[0];
+    let (sees, sees_not) = (token("alice", json!({ "*": "spw" })), token("bob", json!({ "*": "sp" })));
+    let (mut bob, welcome) = session(node, "/api/chat-api/ws/r", &sees_not).await;
+    assert!(welcome["presence"].is_null(), "{welcome}");
+    let (mut alice, welcome) = session(node, "/api/chat-api/ws/r", &sees).await;
+    assert!(welcome["presence"]["r"]["count"].is_u64(), "{welcome}");
+    let subscribed = answer(&mut bob, json!({ "type": "subscribe", "room": "x" })).await;
+    assert!(subscribed["presence"].is_null(), "{subscribed}");
+    let _carol = session(node, "/api/chat-api/ws/r", &token("carol", json!({ "*": "s" }))).await;
+    loop {
+        let event = alice.next().await;
+        if event["joined"].as_array().is_some_and(|joined| joined.contains(&json!({ "from": "carol" }))) {
+            break assert!(event["count"].is_u64(), "{event}");
+        }
+    }
+    bob.quiet().await;
+    for (token, status) in [(&sees, 200), (&sees_not, 403)] {
+        let path = "/api/chat-api/rooms/r/presence";
+        let answer = http::get(node.public, path, &[("authorization", &format!("Bearer {token}"))]).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
 }
 
-#[tokio::test]
-async fn lost_replay_local() {
-    a_replay_ends_with_its_permission(Over::Local).await;
-}
-
-#[tokio::test]
-async fn lost_replay_redis() {
-    a_replay_ends_with_its_permission(Over::Redis).await;
-}
+both!(
+    a_lost_room_leaks_nothing,
+    a_replay_ends_with_its_permission,
+    a_lost_room_in_line_is_never_joined,
+    who_may_not_see_is_not_told
+);
 
 /// The new expiry counts, also where it is the earlier one.
 #[tokio::test]
