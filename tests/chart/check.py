@@ -295,6 +295,12 @@ def check_examples(renders):
     check("single: REDIS_URL is empty", env(single)["REDIS_URL"] == {"name": "REDIS_URL", "value": ""})
     check("single: one replica", one(single, "Deployment")["spec"]["replicas"] == 1)
 
+    auth = toml_of(renders["issuer"])["auth"]
+    check("issuer: keys are fetched", auth["jwks_url"] == "https://login.example.org/.well-known/jwks.json")
+    check("issuer: permissions", (auth["claim"], auth["default_rooms"]) == ("https://example.org/chat", "*=s, u.{sub}.*=spw"))
+    check("issuer: ages and places of tokens", (auth["max_token_age"], auth["query_token"]) == ("12h", True))
+    check("issuer: no test that could not sign a token", not one(renders["issuer"], "Pod"))
+
     events = renders["kubernetes-events"]
     check("events: TOML says so", toml_of(events)["kubernetes"] == {"enabled": True})
     check("events: public key", toml_of(events)["auth"]["public_key"].startswith("-----BEGIN PUBLIC KEY-----\n"))

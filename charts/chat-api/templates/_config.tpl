@@ -18,12 +18,20 @@
 {{- if .Values.auth.enabled -}}
 {{- if .Values.auth.existingSecret -}}
 {{- $_ := set $auth "secret_file" (printf "/etc/chat-api/auth/%s" .Values.auth.secretKey) -}}
+{{- else if .Values.auth.jwksUrl -}}
+{{- $_ := set $auth "jwks_url" .Values.auth.jwksUrl -}}
 {{- else -}}
 {{- $_ := set $auth "public_key" .Values.auth.publicKey -}}
 {{- end -}}
 {{- with .Values.auth.issuer -}}{{- $_ := set $auth "issuer" . -}}{{- end -}}
 {{- with .Values.auth.audience -}}{{- $_ := set $auth "audience" . -}}{{- end -}}
+{{- with .Values.auth.claim -}}{{- $_ := set $auth "claim" . -}}{{- end -}}
+{{- with .Values.auth.maxTokenAge -}}{{- $_ := set $auth "max_token_age" . -}}{{- end -}}
+{{- if .Values.auth.queryToken -}}{{- $_ := set $auth "query_token" true -}}{{- end -}}
 {{- end -}}
+{{- $rooms := list -}}
+{{- range $room, $letters := .Values.auth.defaultRooms -}}{{- $rooms = append $rooms (printf "%s=%s" $room $letters) -}}{{- end -}}
+{{- if $rooms -}}{{- $_ := set $auth "default_rooms" (join ", " $rooms) -}}{{- end -}}
 {{- if .Values.otlp.endpoint -}}
 {{- $telemetry = dict "endpoint" .Values.otlp.endpoint "protocol" .Values.otlp.protocol -}}
 {{- end -}}
