@@ -35,7 +35,7 @@ pub use self::{
     mint::{MintError, mint},
     offer::{Offer, offer},
     permissions::{InvalidPermissions, Permissions},
-    source::{KeyError, load},
+    source::{KeyError, load_keys},
 };
 
 /// Who a client is, what it may do, and for how long.
@@ -91,7 +91,7 @@ impl Authenticator {
         if !auth.enabled {
             return Ok(Arc::new(Self { rules, keys: None }));
         }
-        let keys = load(auth)?;
+        let keys = load_keys(auth)?;
         let issuer = auth.jwks_url.as_deref().map(|url| Issuer::new(url, auth.jwks_max_age)).transpose();
         let issuer = issuer.context("auth.jwks_url")?;
         let set = watch::Sender::new(Arc::new(KeySet::new(keys.unwrap_or_default(), None)));

@@ -69,7 +69,7 @@ impl KeyError {
 ///
 /// # Errors
 /// When there is not exactly one source, or it cannot be used.
-pub fn load(auth: &Auth) -> Result<Option<Vec<Key>>, KeyError> {
+pub fn load_keys(auth: &Auth) -> Result<Option<Vec<Key>>, KeyError> {
     let source = source(auth)?;
     let key = source.key;
     let keys = match source.kind {

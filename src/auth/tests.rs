@@ -44,7 +44,7 @@ impl Check {
 }
 
 fn check(auth: &Auth) -> Check {
-    let keys = KeySet::new(load(auth).unwrap().unwrap(), None);
+    let keys = KeySet::new(load_keys(auth).unwrap().unwrap(), None);
     Check { rules: Rules::new(auth).unwrap(), keys }
 }
 
@@ -121,7 +121,7 @@ fn secrets_come_from_files_too() {
     let auth = Auth { enabled: true, secret_file: Some(file.path().to_owned()), ..Auth::default() };
     assert!(check(&auth).verify(&hs256(&claims())).is_ok());
     std::fs::write(file.path(), "short\n").unwrap();
-    assert!(matches!(load(&auth), Err(KeyError::TooShort { key: "auth.secret_file", length: 5 })));
+    assert!(matches!(load_keys(&auth), Err(KeyError::TooShort { key: "auth.secret_file", length: 5 })));
 }
 
 /// Keys of every kind, and what they are for.
@@ -156,7 +156,7 @@ fn public_keys_of_every_kind_verify_their_own_algorithms_only() {
             assert_eq!(check.user(&forged), Err(AuthError::BadSignature));
         }
         let one_line = with_pem(&pem.replace('\n', "\\n"));
-        assert!(load(&one_line).is_ok(), "line ends written as \\n");
+        assert!(load_keys(&one_line).is_ok(), "line ends written as \\n");
     }
 }
 
@@ -256,7 +256,7 @@ fn keys_of_a_set_that_are_not_for_us_are_passed_over() {
 
 #[test]
 fn a_key_is_the_same_however_often_it_is_loaded() {
-    let ids = |auth: &Auth| load(auth).unwrap().unwrap().iter().map(Key::id).collect::<Vec<_>>();
+    let ids = |auth: &Auth| load_keys(auth).unwrap().unwrap().iter().map(Key::id).collect::<Vec<_>>();
     assert_eq!(ids(&with_secret()), ids(&with_secret()));
     let pem = KeyPair::generate().unwrap().public_key_pem();
     assert_eq!(ids(&with_pem(&pem)), ids(&with_pem(&pem)));
@@ -288,7 +288,7 @@ fn unusable_public_keys_are_refused_with_the_way_out() {
         (p521.public_key_pem(), "of another kind"),
         (short_rsa.to_owned(), "too short"),
     ] {
-        let error = load(&with_pem(&pem)).unwrap_err().to_string();
+        let error = load_keys(&with_pem(&pem)).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     }
 }

@@ -113,7 +113,7 @@ impl Rules {
             let private = auth.public_key.as_ref().is_some_and(|pem| pem.contains("PRIVATE KEY-----"));
             return self.require(!private, "auth.public_key", "the public half, never the private key");
         }
-        if let Err(error) = auth::load(auth) {
+        if let Err(error) = auth::load_keys(auth) {
             let beside = matches!(error, KeyError::NoSource).then_some("auth.enabled");
             self.0.push(Finding { key: error.key(), beside, expected: error.to_string() });
         }

@@ -8,6 +8,7 @@ mod batch;
 mod check;
 mod connection;
 mod drain;
+mod expiry;
 mod join;
 mod outbox;
 mod presence;
@@ -20,9 +21,9 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -35,6 +36,7 @@ use tokio::{
 use self::{
     attendance::Desk,
     batch::{Batch, Scratch},
+    expiry::Expiry,
     room::{INLINE, Room, Work},
 };
 pub use self::{
@@ -55,8 +57,6 @@ use crate::{
 
 /// One is looked after in each of this many parts of a heartbeat.
 const SHARDS: usize = 25;
-/// How often it is looked whose token has expired.
-const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 /// How long an empty room stays subscribed: reconnects and page changes come back at once.
 const LINGER: Duration = Duration::from_secs(5);
 /// Messages in one read of a log.
@@ -90,8 +90,7 @@ pub struct Hub {
     suspicion: Notify,
     /// The node goes away: who attaches now is closed at once.
     closing: AtomicBool,
-    /// No token expires before, in seconds since 1970.
-    next_expiry: AtomicU64,
+    expiry: Expiry,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
@@ -115,7 +114,7 @@ impl Hub {
             reads: Semaphore::new(READS),
             suspicion: Notify::new(),
             closing: AtomicBool::new(false),
-            next_expiry: AtomicU64::new(u64::MAX),
+            expiry: Expiry::default(),
             tasks,
             metrics,
         })
@@ -177,12 +176,6 @@ impl Hub {
         self.shards.get(connection.id().spread() % SHARDS)
     }
 
-    fn expect_expiry(&self, connection: &Connection) {
-        if let Some(voucher) = connection.voucher() {
-            self.next_expiry.fetch_min(voucher.expires_at, Ordering::SeqCst);
-        }
-    }
-
     /// Heartbeats, tokens that expire, and rooms that nobody came back to; for ever.
     pub async fn look_after(self: Arc<Self>, heartbeat: Duration) {
         tokio::join!(self.beat(heartbeat), self.expire());
@@ -197,23 +190,6 @@ impl Hub {
                 let connections: Vec<_> = shard.connections.lock().values().cloned().collect();
                 connections.iter().for_each(|connection| connection.heartbeat());
                 self.forget_empty_rooms(shard);
-            }
-        }
-    }
-
-    async fn expire(&self) {
-        let mut tick = interval(EXPIRY_CHECK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            if self.next_expiry.load(Ordering::SeqCst) > now {
-                continue;
-            }
-            self.next_expiry.store(u64::MAX, Ordering::SeqCst); // before looking: who attaches meanwhile is counted in
-            for shard in &self.shards {
-                let next = shard.connections.lock().values().filter_map(|connection| connection.expire(now)).min();
-                self.next_expiry.fetch_min(next.unwrap_or(u64::MAX), Ordering::SeqCst);
             }
         }
     }

@@ -6,9 +6,8 @@ use crate::support::{
     Client, Node, NodeBuilder, chat_api,
     client::{Offer, Refused},
     eventually, run,
+    token::SECRET,
 };
-
-const SECRET: &str = "an example secret of more than 32 bytes";
 
 fn guarded() -> NodeBuilder {
     Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET)
@@ -98,6 +97,25 @@ async fn a_live_socket_is_closed_when_its_token_expires() {
     let refused = refused(&node, header(&expired)).await;
     assert_eq!(refused.status, 401);
     assert!(refused.problem["detail"].as_str().expect("a detail").contains("expired"));
+}
+
+/// What a minted token allows, and what cannot be minted.
+#[tokio::test]
+async fn the_command_line_mints_permissions() {
+    let mint = |arguments: &[&str]| {
+        let mut command = chat_api();
+        command.args(["token", "--sub", "alice"]).args(arguments).env("CHAT_AUTH__SECRET", SECRET);
+        command
+    };
+    let node = guarded().start().await;
+    let token = run(&mut mint(&["--rooms", "team.*=sp, u.{sub}=s", "--admin"])).trim().to_owned();
+    for (room, status) in [("team.a", None), ("u.alice", None), ("u.bob", Some(403)), ("lobby", Some(403))] {
+        let opened = Client::open(node.public, &format!("/api/chat-api/ws/{room}"), header(&token)).await;
+        assert_eq!(opened.err().map(|refused| refused.status), status, "{room}");
+    }
+    for bad in [["--rooms", "team"], ["--rooms", "team=x"], ["--ttl", "2days"], ["--ttl", "0s"]] {
+        assert!(!mint(&bad).output().expect("it runs").status.success(), "{bad:?}");
+    }
 }
 
 #[tokio::test]

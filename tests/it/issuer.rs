@@ -155,7 +155,7 @@ async fn an_outage_is_no_login_outage_until_the_keys_are_too_old() {
     let known = signer("known");
     issuer.publish(&[&known]);
     let node = trusting(&issuer).env("CHAT_AUTH__JWKS_MAX_AGE", "6s").start().await;
-    let mut socket = open(&node, &known).await.ok().expect("in");
+    let mut socket = open(&node, &known).await.expect("in");
     issuer.stop().await;
     eventually("it is noticed", || async { node.metric(FAILED).await >= 1.0 }).await;
     is_let_in(&node, &known).await;

@@ -15,7 +15,7 @@ fn guarded(node: NodeBuilder) -> NodeBuilder {
 }
 
 /// A token for rooms and letters.
-fn token(sub: &str, rooms: Value) -> String {
+fn token(sub: &str, rooms: &Value) -> String {
     let claims = changed(&claims(sub), &json!({ "chat": { "rooms": rooms } }));
     Signer::secret(Algorithm::HS256).token(&claims)
 }
@@ -65,7 +65,7 @@ async fn history(node: &Node, room: &str, token: &str) -> http::Answer {
 async fn what_is_not_allowed_is_refused_everywhere() {
     let node = guarded(Node::builder()).start().await;
     let rooms = json!({ "team.*": "sp", "team.board": "s", "team.secret": "", "drop": "p", "u.{sub}": "sp" });
-    let alice = token("alice", rooms);
+    let alice = token("alice", &rooms);
     for room in ["other", "team.secret", "drop", "u.bob", "lobby"] {
         for after in ["", "?after=0-0"] {
             let path = format!("/api/chat-api/ws/{room}{after}");
@@ -134,8 +134,8 @@ async fn the_defaults_are_for_tokens_without_the_claim_and_for_everybody() {
 #[tokio::test]
 async fn who_may_not_read_the_lobby_is_not_in_it() {
     let node = guarded(Node::builder()).start().await;
-    let with = token("alice", json!({ "r": "sp", "lobby": "sp" }));
-    let without = token("bob", json!({ "r": "sp", "lobby": "p" }));
+    let with = token("alice", &json!({ "r": "sp", "lobby": "sp" }));
+    let without = token("bob", &json!({ "r": "sp", "lobby": "p" }));
     let mut alice = plain(&node, "/api/chat-api/ws/r", &with).await;
     let mut bob = plain(&node, "/api/chat-api/ws/r", &without).await;
     let (mut session, welcome) = session(&node, "/api/chat-api/ws/r", &without).await;
@@ -148,10 +148,10 @@ async fn who_may_not_read_the_lobby_is_not_in_it() {
 
     // Once it may, it is; and the other way round.
     assert_eq!(
-        answer(&mut bob, json!({ "type": "auth", "token": token("bob", json!({ "r": "sp", "lobby": "s" })) })).await["type"],
+        answer(&mut bob, json!({ "type": "auth", "token": token("bob", &json!({ "r": "sp", "lobby": "s" })) })).await["type"],
         "ack"
     );
-    let renewal = json!({ "type": "auth", "token": token("alice", json!({ "r": "sp", "lobby": "p" })) });
+    let renewal = json!({ "type": "auth", "token": token("alice", &json!({ "r": "sp", "lobby": "p" })) });
     assert_eq!(answer(&mut alice, renewal).await["type"], "ack");
     assert_eq!(post(&node, "lobby", &with, 2).await.status, 201);
     assert_eq!(bob.message().await["payload"], 2);
@@ -164,39 +164,39 @@ async fn a_renewal_by_another_or_with_a_bad_token_closes() {
     let all = json!({ "*": "sp" });
     let expired = changed(&claims("alice"), &json!({ "exp": 1 }));
     for (renewal, reason) in [
-        (token("bob", all.clone()), "another_user"),
+        (token("bob", &all), "another_user"),
         ("nonsense".to_owned(), "malformed"),
         (String::new(), "malformed"),
-        (token("alice", json!({ "*": "x" })), "bad_permissions"),
+        (token("alice", &json!({ "*": "x" })), "bad_permissions"),
         (Signer::secret(Algorithm::HS256).token(&expired), "expired"),
     ] {
-        let mut client = plain(&node, "/api/chat-api/ws/r", &token("alice", all.clone())).await;
+        let mut client = plain(&node, "/api/chat-api/ws/r", &token("alice", &all)).await;
         client.send(json!({ "type": "auth", "token": renewal, "ref": "x" })).await;
         assert_eq!(client.closed().await, (4401, format!("get a new token: {reason}")));
         assert!(node.metric(&format!(r#"chat_auth_failures_total{{reason="{reason}"}}"#)).await > 0.0);
     }
-    let mut client = plain(&node, "/api/chat-api/ws/r", &token("alice", all.clone())).await;
+    let mut client = plain(&node, "/api/chat-api/ws/r", &token("alice", &all)).await;
     assert_eq!(
         answer(&mut client, json!({ "type": "auth" })).await["code"],
         "invalid_message",
         "not understood: not refused"
     );
-    let renewed = answer(&mut client, json!({ "type": "auth", "token": token("alice", all) })).await;
+    let renewed = answer(&mut client, json!({ "type": "auth", "token": token("alice", &all) })).await;
     assert_eq!(renewed.as_object().expect("an object").len(), 2, "{renewed}");
 }
 
 #[tokio::test]
 async fn a_plain_socket_that_loses_its_room_is_closed() {
     let node = guarded(Node::builder()).start().await;
-    let all = token("alice", json!({ "*": "sp" }));
+    let all = token("alice", &json!({ "*": "sp" }));
     for (path, left) in [("/api/chat-api/ws/r", json!({ "lobby": "sp" })), ("/api/chat-api/ws", json!({ "r": "sp" }))] {
         let mut client = plain(&node, path, &all).await;
-        client.send(json!({ "type": "auth", "token": token("alice", left) })).await;
+        client.send(json!({ "type": "auth", "token": token("alice", &left) })).await;
         assert_eq!(client.closed().await.0, 4403, "{path}");
     }
     // Less than before, but still its room.
     let mut client = plain(&node, "/api/chat-api/ws/r", &all).await;
-    let renewal = json!({ "type": "auth", "token": token("alice", json!({ "r": "s" })) });
+    let renewal = json!({ "type": "auth", "token": token("alice", &json!({ "r": "s" })) });
     assert_eq!(answer(&mut client, renewal).await["type"], "ack");
     assert_eq!(answer(&mut client, json!({ "payload": 1 })).await["code"], "forbidden");
     assert_eq!(post(&node, "r", &all, 7).await.status, 201);
@@ -206,7 +206,7 @@ async fn a_plain_socket_that_loses_its_room_is_closed() {
 /// Messages flow into both rooms all the time; one is taken away.
 async fn a_lost_room_leaks_nothing(over: Over) {
     let chat = Chat::start_with(over, guarded).await;
-    let all = token("alice", json!({ "*": "sp" }));
+    let all = token("alice", &json!({ "*": "sp" }));
     let (mut session, _) = session(&chat.nodes[0], "/api/chat-api/ws/kept", &all).await;
     answer(&mut session, json!({ "type": "subscribe", "room": "lost" })).await;
     let publishers = ["kept", "lost"].map(|room| {
@@ -221,7 +221,7 @@ async fn a_lost_room_leaks_nothing(over: Over) {
         }
     });
     let [kept, lost] = publishers;
-    let less = token("alice", json!({ "kept": "sp", "lobby": "s" }));
+    let less = token("alice", &json!({ "kept": "sp", "lobby": "s" }));
     let reading = async {
         let (mut from_kept, mut from_lost, mut gone) = (0, 0, false);
         while from_kept < 400 {
@@ -270,7 +270,7 @@ async fn long_room(over: Over) -> (Chat, String) {
         guarded(node).env("CHAT_LIMITS__OUTBOX_BYTES", "128KiB").env("CHAT_LIMITS__OUTBOX_AGE", "60s")
     })
     .await;
-    let all = token("alice", json!({ "*": "sp" }));
+    let all = token("alice", &json!({ "*": "sp" }));
     let mut writer = plain(&chat.nodes[0], "/api/chat-api/ws/long", &all).await;
     let text = "x".repeat(30_000);
     for _ in 0..LONG {
@@ -289,7 +289,7 @@ async fn a_replay_ends_with_its_permission(over: Over) {
         let path = "/api/chat-api/ws/long?after=0-0";
         let mut client = Client::open(chat.nodes[0].public, path, offer(&all, protocol)).await.expect("in");
         while client.next().await["type"] != "chat" {}
-        let less = token("alice", json!({ "lobby": "s" }));
+        let less = token("alice", &json!({ "lobby": "s" }));
         client.send(json!({ "type": "auth", "token": less, "ref": "less" })).await;
         let (mut messages, mut gone) = (1, false);
         let close = loop {
@@ -319,7 +319,7 @@ async fn a_lost_room_in_line_is_never_joined(over: Over) {
     let (mut session, _) = session(node, "/api/chat-api/ws", &all).await;
     session.send(json!({ "type": "subscribe", "rooms": { "kept": "", "long": "0-0", "next": "0-0" } })).await;
     while session.next().await["type"] != "chat" {}
-    let less = token("alice", json!({ "lobby": "s", "kept": "s" }));
+    let less = token("alice", &json!({ "lobby": "s", "kept": "s" }));
     session.send(json!({ "type": "auth", "token": less, "ref": "less" })).await;
     let mut gone = Vec::new();
     loop {
@@ -343,14 +343,14 @@ async fn a_lost_room_in_line_is_never_joined(over: Over) {
 async fn who_may_not_see_is_not_told(over: Over) {
     let chat = Chat::start_with(over, guarded).await;
     let node = &chat.nodes[0];
-    let (sees, sees_not) = (token("alice", json!({ "*": "spw" })), token("bob", json!({ "*": "sp" })));
+    let (sees, sees_not) = (token("alice", &json!({ "*": "spw" })), token("bob", &json!({ "*": "sp" })));
     let (mut bob, welcome) = session(node, "/api/chat-api/ws/r", &sees_not).await;
     assert!(welcome["presence"].is_null(), "{welcome}");
     let (mut alice, welcome) = session(node, "/api/chat-api/ws/r", &sees).await;
     assert!(welcome["presence"]["r"]["count"].is_u64(), "{welcome}");
     let subscribed = answer(&mut bob, json!({ "type": "subscribe", "room": "x" })).await;
     assert!(subscribed["presence"].is_null(), "{subscribed}");
-    let _carol = session(node, "/api/chat-api/ws/r", &token("carol", json!({ "*": "s" }))).await;
+    let _carol = session(node, "/api/chat-api/ws/r", &token("carol", &json!({ "*": "s" }))).await;
     loop {
         let event = alice.next().await;
         if event["joined"].as_array().is_some_and(|joined| joined.contains(&json!({ "from": "carol" }))) {

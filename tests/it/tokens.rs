@@ -312,7 +312,7 @@ async fn a_token_in_the_url_is_refused_unless_it_is_asked_for() {
     assert_eq!((refused.status, &refused.problem["code"]), (401, &json!("auth")));
     let node = guarded().env("CHAT_AUTH__SECRET", SECRET).env("CHAT_AUTH__QUERY_TOKEN", "true");
     let node = node.env("CHAT_LOG__FILTER", "trace").start().await;
-    let mut client = Client::open(node.public, &path, Offer::default()).await.ok().expect("in");
+    let mut client = Client::open(node.public, &path, Offer::default()).await.expect("in");
     client.ping().await;
     for (path, offer, status) in [
         (format!("{PATH}?token={token}x"), Offer::default(), 401),

@@ -217,6 +217,21 @@ fn values_must_make_sense_together() {
         ("CHAT_REDIS__URL", "rediss://redis:6380", ""),
         ("CHAT_REDIS__URL", "unix:///run/redis.sock", ""),
         ("CHAT_CONFIGS", "x", "CHAT_CONFIGS"),
+        ("CHAT_AUTH__MAX_TOKEN_AGE", "0s", "auth.max_token_age"),
+        ("CHAT_AUTH__JWKS_MAX_AGE", "0s", "auth.jwks_max_age"),
+        ("CHAT_AUTH__CLAIM", "sub", "auth.claim"),
+        ("CHAT_AUTH__CLAIM", "https://example.com/chat", ""),
+        ("CHAT_AUTH__DEFAULT_ROOMS", "*", "auth.default_rooms"),
+        ("CHAT_AUTH__DEFAULT_ROOMS", "*=rw", "auth.default_rooms"),
+        ("CHAT_AUTH__DEFAULT_ROOMS", "*.a=s", "auth.default_rooms"),
+        ("CHAT_AUTH__DEFAULT_ROOMS", "u.{user}=s", "auth.default_rooms"),
+        ("CHAT_AUTH__DEFAULT_ROOMS", "u.{sub}=s, *=", ""),
+        ("CHAT_AUTH__JWKS_URL", "http://issuer.example/keys", "auth.jwks_url"),
+        ("CHAT_AUTH__JWKS_URL", "https://bob:hunter2@issuer.example/keys", "auth.jwks_url"),
+        ("CHAT_AUTH__JWKS_URL", "issuer.example", "auth.jwks_url"),
+        ("CHAT_AUTH__JWKS_URL", "https://", "auth.jwks_url"),
+        ("CHAT_AUTH__JWKS_URL", "https://issuer.example/keys?p=1", ""),
+        ("CHAT_AUTH__JWKS_URL", "http://[::1]:1/keys", ""),
     ] {
         let found = load("", &[(name, value)]).err().map(|errors| errors.mistakes()[0].key.clone()).unwrap_or_default();
         assert_eq!(found, key, "{name}={value}");
@@ -239,6 +254,36 @@ fn auth_needs_one_usable_key() {
         let line = only("", env);
         assert!(line.contains(text) && !line.contains("hunter2"), "{line}");
     }
+}
+
+#[test]
+fn the_keys_of_an_issuer_need_to_know_whom_they_are_for() {
+    let url = [("AUTH_ENABLED", "true"), ("CHAT_AUTH__JWKS_URL", "https://issuer.example/keys")];
+    let lines = bad("", &url);
+    assert_eq!(lines.keys().collect::<Vec<_>>(), ["auth.audience", "auth.issuer"], "{lines:#?}");
+    let whole =
+        [&url[..], &[("CHAT_AUTH__ISSUER", "https://issuer.example"), ("CHAT_AUTH__AUDIENCE", "chat")]].concat();
+    assert!(good("", &whole).auth.jwks_url.is_some());
+    let both = [&whole[..], &[("CHAT_AUTH__JWKS_FILE", "keys.json")]].concat();
+    assert!(only("", &both).contains("one key only, but auth.jwks_file and auth.jwks_url are set"));
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(br#"{"keys":[{"kty":"oct","k":"aHVudGVyMg"}]}"#).unwrap();
+    let line = only("", &[("AUTH_ENABLED", "true"), ("CHAT_AUTH__JWKS_FILE", file.path().to_str().unwrap())]);
+    assert!(line.contains("a JSON Web Key Set") && line.contains("none of its keys can be used"), "{line}");
+}
+
+#[test]
+fn rooms_replace_those_of_the_layer_below() {
+    let rooms = |toml: &str, env: &[(&str, &str)]| good(toml, env).auth.default_rooms.into_iter().collect::<Vec<_>>();
+    let pair = |room: &str, letters: &str| (room.to_owned(), letters.to_owned());
+    let table = "[auth.default_rooms]\n\"board.*\" = \"s\"\nlobby = \"\"";
+    assert_eq!(rooms("", &[]), [pair("*", "spw")]);
+    assert_eq!(rooms(table, &[]), [pair("board.*", "s"), pair("lobby", "")]);
+    assert_eq!(rooms("[auth]\ndefault_rooms = { \"*\" = \"p\" }", &[]), [pair("*", "p")]);
+    assert_eq!(rooms("[auth]\ndefault_rooms = {}", &[]), []);
+    assert_eq!(rooms(table, &[("CHAT_AUTH__DEFAULT_ROOMS", "lobby=s, x=sp")]), [pair("lobby", "s"), pair("x", "sp")]);
+    assert!(good(table, &[]).effective_toml().contains("default_rooms = \"board.*=s, lobby=\""));
+    assert!(only("[auth.default_rooms]\nlobby = 1", &[]).contains("auth.default_rooms"));
 }
 
 #[test]
