@@ -87,7 +87,7 @@ impl Rules {
 
     fn auth(&mut self, auth: &Auth) {
         self.positive(auth.max_token_age, "auth.max_token_age");
-        self.positive(auth.jwks_max_age, "auth.jwks_max_age");
+        self.require(auth.jwks_max_age >= Duration::from_secs(1), "auth.jwks_max_age", "1s or more");
         const TAKEN: [&str; 6] = ["sub", "exp", "nbf", "iat", "iss", "aud"];
         let free = !auth.claim.is_empty() && !TAKEN.contains(&auth.claim.as_str());
         self.require(free, "auth.claim", format!("a name for a claim, other than {}", TAKEN.join(", ")));

@@ -218,7 +218,7 @@ fn values_must_make_sense_together() {
         ("CHAT_REDIS__URL", "unix:///run/redis.sock", ""),
         ("CHAT_CONFIGS", "x", "CHAT_CONFIGS"),
         ("CHAT_AUTH__MAX_TOKEN_AGE", "0s", "auth.max_token_age"),
-        ("CHAT_AUTH__JWKS_MAX_AGE", "0s", "auth.jwks_max_age"),
+        ("CHAT_AUTH__JWKS_MAX_AGE", "999ms", "auth.jwks_max_age"),
         ("CHAT_AUTH__CLAIM", "sub", "auth.claim"),
         ("CHAT_AUTH__CLAIM", "https://example.com/chat", ""),
         ("CHAT_AUTH__DEFAULT_ROOMS", "*", "auth.default_rooms"),
