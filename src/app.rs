@@ -4,6 +4,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use parking_lot::RwLock;
 use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
@@ -27,8 +29,10 @@ use crate::{
     hub::{ConnectionLimits, Drained, Hub},
     metrics::Metrics,
     protocol::ClientId,
+    reload::Reload,
+    revocation,
     shutdown::{Readiness, Signals, Tasks},
-    telemetry::trace::Tracing,
+    telemetry::{LogFilter, trace::Tracing},
 };
 
 /// What each step of the end gets even when the drain has used up its time.
@@ -67,7 +71,7 @@ impl App {
             hub,
             authenticator,
             query_token: config.auth.query_token,
-            origins: config.server.origins.clone(),
+            origins: RwLock::new(Arc::new(config.server.origins.clone())),
             limits: ConnectionLimits::new(&config.limits),
             gate: Gate::new(&config.limits, metrics.clone()),
             trusted_proxies: config.server.trusted_proxies.iter().filter_map(|network| network.parse().ok()).collect(),
@@ -83,6 +87,12 @@ impl App {
         });
         let cluster = Cluster::connect(&config.kubernetes).await;
         Ok(Self { config, public, management, service, readiness, metrics, cluster, tasks })
+    }
+
+    /// Takes changes of its files over while it runs.
+    pub fn reload(&self, file: Option<PathBuf>, filter: LogFilter) {
+        let (config, service, metrics) = (self.config.clone(), self.service.clone(), self.metrics.clone());
+        self.tasks.spawn_until_stopped(Reload { file, config, service, filter, metrics }.watch());
     }
 
     /// Where clients connect.
@@ -102,6 +112,8 @@ impl App {
         let hub = service.hub.clone();
         tasks.spawn_until_stopped(hub.clone().look_after(config.limits.heartbeat));
         tasks.spawn_until_stopped(hub.clone().keep_checked());
+        tasks.spawn_until_stopped(revocation::follow(hub.clone(), service.authenticator.clone(), readiness.clone()));
+        tasks.spawn_until_stopped(revocation::enforce_keys(hub.clone(), service.authenticator.clone()));
         tasks.spawn_until_stopped(hub.clone().keep_presence());
         let router = http::router(service.clone());
         let accepting = listener::serve(public, router, config.server.header_timeout, tasks.clone(), stop.clone());

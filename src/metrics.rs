@@ -13,7 +13,7 @@ const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
 /// How a resume was answered.
 const RESUMES: [&str; 3] = ["recovered", "rollback", "reset"];
 /// Why a token was refused.
-pub(crate) const AUTH_FAILURES: [&str; 16] = [
+pub(crate) const AUTH_FAILURES: [&str; 17] = [
     "missing",
     "malformed",
     "expired",
@@ -29,8 +29,11 @@ pub(crate) const AUTH_FAILURES: [&str; 16] = [
     "in_url",
     "too_large",
     "another_user",
+    "revoked",
     "keys_away",
 ];
+/// What became of a changed configuration.
+const RELOADS: [&str; 2] = ["applied", "refused"];
 /// How a fetch of the issuer's keys ended.
 const FETCHES: [&str; 2] = ["ok", "failed"];
 /// Why an upgrade was refused.
@@ -139,6 +142,7 @@ pub struct Metrics {
     /// Entries from Redis that could not be decoded.
     pub invalid_entries: IntCounter,
     resumes: IntCounterVec,
+    config_reloads: IntCounterVec,
     /// 1 from SIGTERM on.
     pub draining: IntGauge,
     /// Connections that had to be cut at the end of the drain.
@@ -227,6 +231,12 @@ impl Metrics {
                 "outcome",
                 RESUMES,
             )?,
+            config_reloads: make.counters(
+                "config_reloads_total",
+                "Changed configurations, by whether they were taken over.",
+                "outcome",
+                RELOADS,
+            )?,
             draining: make.gauge("draining", "1 from SIGTERM on.")?,
             drain_forced: make.counter("drain_forced_total", "Connections cut at the end of the drain.")?,
             spans_dropped: make.counter("spans_dropped_total", "Finished spans that never reached the collector.")?,
@@ -248,6 +258,12 @@ impl Metrics {
     pub fn upgrade_failure(&self, reason: &'static str) -> IntCounter {
         debug_assert!(UPGRADE_FAILURES.contains(&reason));
         self.upgrade_failures.with_label_values(&[reason])
+    }
+
+    /// The counter of changed configurations, taken over or refused.
+    #[must_use]
+    pub fn config_reload(&self, applied: bool) -> IntCounter {
+        self.config_reloads.with_label_values(&[if applied { "applied" } else { "refused" }])
     }
 
     /// The counter of what was refused for `limit`.

@@ -90,6 +90,7 @@ struct State {
     redis: Redis,
     /// Tokens cannot be checked.
     keys_away: bool,
+    revocations_away: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +107,16 @@ impl Readiness {
     #[must_use]
     pub fn new(uses_redis: bool, grace: Duration) -> Self {
         let redis = if uses_redis { Redis::NotYet } else { Redis::NotNeeded };
-        Self { state: Mutex::new(State { started: false, draining: false, redis, keys_away: false }), grace }
+        Self {
+            state: Mutex::new(State {
+                started: false,
+                draining: false,
+                redis,
+                keys_away: false,
+                revocations_away: false,
+            }),
+            grace,
+        }
     }
 
     /// The listeners accept.
@@ -135,6 +145,11 @@ impl Readiness {
         if let Redis::Up = redis {
             *redis = Redis::DownSince(Instant::now());
         }
+    }
+
+    /// Whether it is known whose tokens are revoked.
+    pub fn revocations(&self, at_hand: bool) {
+        self.state.lock().revocations_away = !at_hand;
     }
 
     /// Whether there are keys to check tokens with, where they come from the issuer.
@@ -172,6 +187,9 @@ impl Readiness {
             }
             Redis::Deaf => reasons.push("redis: what it publishes does not arrive here".to_owned()),
             Redis::DownSince(_) | Redis::Up | Redis::NotNeeded => {}
+        }
+        if state.revocations_away {
+            reasons.push("auth: the revocations have not been read yet".to_owned());
         }
         if state.keys_away {
             reasons.push("auth: no keys from the issuer".to_owned());

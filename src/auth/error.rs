@@ -20,6 +20,9 @@ pub enum AuthError {
     /// Issued longer ago than `auth.max_token_age`, or it does not say when.
     #[error("the token was issued too long ago, or does not say when (`iat`): get a new one")]
     TooOld,
+    /// Its user's tokens from then were revoked.
+    #[error("the user's tokens were revoked: get a new one")]
+    Revoked,
     /// Not signed with the configured key, or not in a way that the key is for.
     #[error("the token's signature or algorithm does not fit the server's key")]
     BadSignature,
@@ -65,6 +68,7 @@ impl AuthError {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::TooOld => "too_old",
+            Self::Revoked => "revoked",
             Self::BadSignature => "bad_signature",
             Self::UnknownKey => "unknown_key",
             Self::BadIssuer => "bad_issuer",

@@ -10,6 +10,7 @@ mod key;
 mod mint;
 mod offer;
 mod permissions;
+mod revocations;
 mod source;
 mod token;
 
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use self::{
     issuer::Issuer,
+    revocations::Revocations,
     token::{Rules, Token},
 };
 use crate::{
@@ -66,6 +68,7 @@ pub struct Authenticator {
     rules: Rules,
     /// Absent: everybody is let in.
     keys: Option<Keys>,
+    revocations: Revocations,
 }
 
 /// The keys in force, replaced as a whole.
@@ -88,14 +91,15 @@ impl Authenticator {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Arc<Self>> {
         let rules = Rules::new(auth)?;
+        let revocations = Revocations::new(auth.max_token_age);
         if !auth.enabled {
-            return Ok(Arc::new(Self { rules, keys: None }));
+            return Ok(Arc::new(Self { rules, keys: None, revocations }));
         }
         let keys = load_keys(auth)?;
         let issuer = auth.jwks_url.as_deref().map(|url| Issuer::new(url, auth.jwks_max_age)).transpose();
         let issuer = issuer.context("auth.jwks_url")?;
         let set = watch::Sender::new(Arc::new(KeySet::new(keys.unwrap_or_default(), None)));
-        let authenticator = Arc::new(Self { rules, keys: Some(Keys { set, issuer }) });
+        let authenticator = Arc::new(Self { rules, keys: Some(Keys { set, issuer }), revocations });
         if auth.jwks_url.is_some() {
             readiness.keys(false);
             let (authenticator, readiness, metrics) = (authenticator.clone(), readiness.clone(), metrics.clone());
@@ -108,6 +112,24 @@ impl Authenticator {
         if let Some(Keys { set, issuer: Some(issuer) }) = &self.keys {
             issuer.keep_fresh(set, readiness, metrics).await;
         }
+    }
+
+    /// Takes the keys that are configured now, if they are configured at all; sockets of those that are gone are closed by whoever watches.
+    ///
+    /// # Errors
+    /// When there is not exactly one source, or it cannot be used. The old keys stay.
+    pub fn replace_keys(&self, auth: &config::Auth) -> Result<(), KeyError> {
+        let Some(Keys { set, issuer: None }) = &self.keys else { return Ok(()) };
+        let Some(keys) = load_keys(auth)? else { return Ok(()) };
+        let new = KeySet::new(keys, None);
+        set.send_if_modified(|old| {
+            let same = old.ids().eq(new.ids());
+            if !same {
+                *old = Arc::new(new);
+            }
+            !same
+        });
+        Ok(())
     }
 
     /// Whether clients need a token.
@@ -134,7 +156,33 @@ impl Authenticator {
         if !keys.is_usable() {
             return Err(AuthError::KeysAway);
         }
-        self.rules.check(&token, token.key(&keys).ok_or(AuthError::UnknownKey)?)
+        let identity = self.rules.check(&token, token.key(&keys).ok_or(AuthError::UnknownKey)?)?;
+        match &identity.voucher {
+            Some(voucher) => self.refuses(identity.user.as_ref(), voucher).map_or(Ok(identity), Err),
+            None => Ok(identity),
+        }
+    }
+
+    /// Why a token that was good no longer counts: its key was taken away, or its user's tokens were. That it has expired is not looked at.
+    #[must_use]
+    pub fn refuses(&self, user: Option<&UserId>, voucher: &Voucher) -> Option<AuthError> {
+        let keys = self.keys.as_ref()?;
+        if !keys.set.borrow().has(voucher.key) {
+            return Some(AuthError::UnknownKey);
+        }
+        let revoked = user.is_some_and(|user| self.revocations.covers(user, voucher));
+        revoked.then_some(AuthError::Revoked)
+    }
+
+    /// Tokens of `user` that were issued at `at` (seconds since 1970) or before do not count from now on.
+    pub fn revoke(&self, user: UserId, at: u64) {
+        self.revocations.revoke(user, at, jiff::Timestamp::now().as_second().unsigned_abs());
+    }
+
+    /// Returns when the keys have changed since the last call, or since `watch` was made.
+    #[must_use]
+    pub fn watch_keys(&self) -> Option<watch::Receiver<Arc<KeySet>>> {
+        Some(self.keys.as_ref()?.set.subscribe())
     }
 }
 

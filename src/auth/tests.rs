@@ -441,6 +441,7 @@ fn every_reason_is_a_label_and_no_message_is_empty() {
         AuthError::InUrl,
         AuthError::TooLarge,
         AuthError::AnotherUser,
+        AuthError::Revoked,
         AuthError::KeysAway,
     ];
     assert_eq!(all.map(AuthError::reason), AUTH_FAILURES);

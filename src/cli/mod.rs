@@ -94,9 +94,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
     // With one provider linked this only makes the choice explicit.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
-    let load = || Config::load(cli.config.as_deref(), config::environment());
+    let file = cli.config.clone();
+    let load = || Config::load(file.as_deref(), config::environment());
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => run(serve(load()?)),
+        Command::Serve => run(serve(load()?, cli.config)),
         Command::Config => print(&load()?.effective_toml()),
         Command::Token { sub, ttl, rooms, admin } => {
             let permissions =
@@ -147,7 +148,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     let dropped = metrics.spans_dropped.clone();
     let telemetry =
@@ -156,6 +157,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), redis = config.redis.url.is_some(), "starting");
     let outcome = async {
         let app = App::build(config, metrics, telemetry.tracing()).await.context("failed to start")?;
+        app.reload(file, telemetry.log_filter());
         tracing::info!(public = %app.public_addr()?, management = %app.management_addr()?, "listening");
         app.run(&mut signals).await
     };

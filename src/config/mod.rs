@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Rate;
 
 pub use auth::Auth;
-pub use source::{ConfigErrors, Mistake, environment};
+pub use source::{ConfigErrors, Mistake, environment, shadowed};
 pub use value::{Secret, mask_url};
 
 /// Everything that can be set, checked.

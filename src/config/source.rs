@@ -74,6 +74,22 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
+/// Keys that `file` sets and `env` too: what the file says of them has no effect.
+#[must_use]
+pub fn shadowed(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+    let env = set_variables(env);
+    let mut loader = Loader::default();
+    if let Some(path) = file.or_else(|| env.get(CONFIG_FILE).map(Path::new)) {
+        loader.file(path);
+    }
+    let in_file = loader.given.len();
+    loader.variables(&env);
+    Aliases::read(&env, &mut loader);
+    let (file, env) = loader.given.split_at(in_file);
+    let shadowed = file.iter().map(Given::key).filter(|key| env.iter().any(|given| given.key() == *key));
+    shadowed.collect()
+}
+
 impl Config {
     /// Reads the layers: defaults, then `file` (or what `CHAT_CONFIG` names), then `env`.
     ///

@@ -17,7 +17,8 @@ pub(super) async fn check(
     headers: &HeaderMap,
     in_url: Option<&str>,
 ) -> Result<(Offer, Identity), Problem> {
-    origin::check(headers, &service.origins).map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
+    origin::check(headers, &service.origins())
+        .map_err(|detail| Problem::new(StatusCode::FORBIDDEN, "origin", detail))?;
     let identify = async {
         if in_url.is_some() && !service.query_token {
             return Err(AuthError::InUrl);

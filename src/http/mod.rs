@@ -13,6 +13,7 @@ mod page;
 mod presence;
 mod rooms;
 mod socket;
+mod users;
 mod ws;
 
 use std::{
@@ -24,10 +25,15 @@ use axum::{
     Router,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::IntoResponse as _,
-    routing::get,
+    routing::{delete, get},
 };
+use http::request::Parts;
 use ipnet::IpNet;
-use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+use parking_lot::RwLock;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+};
 
 pub use self::{error::Problem, gate::Gate, socket::FrameRates};
 use crate::{
@@ -49,7 +55,7 @@ pub struct Service {
     /// Tokens are taken from the query too.
     pub query_token: bool,
     /// Pages that may connect; empty: those of the same host.
-    pub origins: Vec<String>,
+    pub origins: RwLock<Arc<Vec<String>>>,
     /// Of one connection.
     pub limits: ConnectionLimits,
     /// Most rooms of one session.
@@ -77,6 +83,16 @@ pub struct Service {
 }
 
 impl Service {
+    /// Pages that may connect at this moment.
+    fn origins(&self) -> Arc<Vec<String>> {
+        self.origins.read().clone()
+    }
+
+    /// Lets pages of these origins connect from now on.
+    pub fn set_origins(&self, origins: Vec<String>) {
+        *self.origins.write() = Arc::new(origins);
+    }
+
     /// Sends a message on its way, whichever way it came in: timed and, if it is traced, inside its two spans, the second of which travels along.
     async fn publish(&self, parent: Option<&TraceContext>, draft: Draft) -> Result<Option<MessageId>, PublishError> {
         let received = self.tracing.receive(parent, &draft.room);
@@ -99,6 +115,7 @@ impl Service {
 /// - `GET /api/chat-api/ws`, `GET /api/chat-api/ws/{room}`: sockets
 /// - `POST`, `GET /api/chat-api/rooms/{room}/messages`: publish, history
 /// - `GET /api/chat-api/rooms/{room}/presence`: who is there
+/// - `DELETE /api/chat-api/users/{user}/connections`: take their access away
 /// - `GET /api/chat-api/openapi.json`: this, for programs
 /// - `GET /`, `GET /assets/…`: the page
 pub fn router(service: Arc<Service>) -> Router {
@@ -114,11 +131,14 @@ pub fn router(service: Arc<Service>) -> Router {
 }
 
 /// REST: answers that pages of the allowed origins may read.
-fn rest(service: &Service) -> Router<Arc<Service>> {
-    let origins: Vec<HeaderValue> = service.origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+fn rest(service: &Arc<Service>) -> Router<Arc<Service>> {
+    let service = service.clone();
+    let allowed = move |origin: &HeaderValue, _: &Parts| {
+        service.origins().iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
     let cors = CorsLayer::new()
-        .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -129,6 +149,7 @@ fn rest(service: &Service) -> Router<Arc<Service>> {
     Router::new()
         .route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish))
         .route("/api/chat-api/rooms/{room}/presence", get(presence::presence))
+        .route("/api/chat-api/users/{user}/connections", delete(users::revoke))
         .layer(cors)
 }
 

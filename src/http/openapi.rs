@@ -5,16 +5,17 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{Problem, presence, rooms, ws};
+use super::{Problem, presence, rooms, users, ws};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "chat-api", description = "Real-time chat over WebSockets. The frames on the socket: docs/protocol.md."),
-    paths(ws::lobby, ws::room, rooms::publish, rooms::history, presence::presence),
+    paths(ws::lobby, ws::room, rooms::publish, rooms::history, presence::presence, users::revoke),
     components(schemas(Problem)),
     tags(
         (name = "WebSocket", description = "Sockets: one message, one text frame of JSON"),
         (name = "Rooms", description = "Publishing and reading without a socket"),
+        (name = "Users", description = "For administrators"),
     ),
     modifiers(&Bearer),
 )]

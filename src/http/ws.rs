@@ -32,7 +32,7 @@ use super::{
 use crate::{
     auth::{Identity, Offer},
     hub::{Connection, Ending, Joined},
-    protocol::{ClientId, Event, Frame, Limits, MessageId, Occupant, RoomName, UserId},
+    protocol::{ClientId, Close, Event, Frame, Limits, MessageId, Occupant, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
@@ -267,6 +267,12 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
         rooms.push(room.clone());
     }
     let attached = service.hub.attach(connection.clone(), rooms);
+    // What was taken away between the check and this moment.
+    if let Some(error) =
+        connection.voucher().and_then(|voucher| service.authenticator.refuses(connection.user(), &voucher))
+    {
+        connection.close(Close::Unauthorized { reason: error.reason() });
+    }
     let joins = Joins::new(service, &connection, &attached);
     let mut socket = Socket::new(service, &connection, &attached, &joins, room.clone(), trace);
     let joined = async {

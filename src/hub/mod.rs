@@ -9,6 +9,7 @@ mod check;
 mod connection;
 mod drain;
 mod expiry;
+mod follow;
 mod join;
 mod outbox;
 mod presence;
@@ -88,6 +89,8 @@ pub struct Hub {
     reads: Semaphore,
     /// Something may have been missed in every room.
     suspicion: Notify,
+    /// Something was said in the room that the node itself follows, or may have been.
+    said: Notify,
     /// The node goes away: who attaches now is closed at once.
     closing: AtomicBool,
     expiry: Expiry,
@@ -113,6 +116,7 @@ impl Hub {
             desk: Desk::new(presence),
             reads: Semaphore::new(READS),
             suspicion: Notify::new(),
+            said: Notify::new(),
             closing: AtomicBool::new(false),
             expiry: Expiry::default(),
             tasks,
@@ -408,6 +412,9 @@ fn come_back() -> Close {
 
 impl Outlet for Hub {
     fn push(&self, publication: Publication) {
+        if publication.room.is_internal() {
+            return self.said.notify_one();
+        }
         if let Some(room) = self.room(&publication.room) {
             room.push(publication);
         }
@@ -428,5 +435,6 @@ impl Outlet for Hub {
     fn stale(&self) {
         self.rooms().iter().for_each(|room| self.desk.renew(room));
         self.suspicion.notify_one();
+        self.said.notify_one();
     }
 }

@@ -26,11 +26,29 @@ pub struct RoomName(Arc<str>);
 impl RoomName {
     /// The room that every connection is in.
     pub const LOBBY: &'static str = "lobby";
+    const REVOCATIONS: &'static str = "~revocations";
 
     /// Checks and takes a name. Braces and wildcards are outside the grammar, so a name can stand in a Redis key.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
         let valid = (1..=LONGEST).contains(&name.len()) && Self::is_part(name) && name != "." && name != "..";
         if valid { Ok(Self(name.into())) } else { Err(InvalidName::Room) }
+    }
+
+    /// The room of what nodes say to each other about tokens. Outside the grammar, so that no client can name it.
+    #[must_use]
+    pub fn revocations() -> Self {
+        Self(Self::REVOCATIONS.into())
+    }
+
+    /// Whether only nodes use it.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        &*self.0 == Self::REVOCATIONS
+    }
+
+    /// As it stands in Redis.
+    pub(crate) fn stored(name: &str) -> Result<Self, InvalidName> {
+        if name == Self::REVOCATIONS { Ok(Self::revocations()) } else { Self::new(name) }
     }
 
     /// The lobby's name.

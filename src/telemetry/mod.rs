@@ -34,7 +34,7 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 #[must_use = "the last spans are lost without `shutdown`"]
 pub struct Guard {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: LogFilter,
     tracing: Tracing,
     provider: Option<SdkTracerProvider>,
 }
@@ -71,7 +71,7 @@ where
     // A list rather than an `Option`, whose `None` would have spans made for nobody.
     let mut layers = vec![logs.boxed()];
     layers.extend(provider.as_ref().map(|provider| spans(provider).boxed()));
-    Ok((Dispatch::new(Registry::default().with(layers)), Guard { filter: handle, tracing, provider }))
+    Ok((Dispatch::new(Registry::default().with(layers)), Guard { filter: LogFilter(handle), tracing, provider }))
 }
 
 fn is_event(metadata: &Metadata<'_>) -> bool {
@@ -123,6 +123,17 @@ fn resource(telemetry: &Telemetry, kubernetes: &Kubernetes) -> Resource {
         .build()
 }
 
+/// What is logged, changed while it runs.
+#[derive(Debug, Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Logs by another filter from now on; a bad one changes nothing.
+    pub fn set(&self, filter: &str) -> anyhow::Result<()> {
+        self.0.reload(parse_filter(filter)?).context("the log filter cannot be changed any more")
+    }
+}
+
 impl Guard {
     /// Which messages are traced.
     #[must_use]
@@ -130,9 +141,10 @@ impl Guard {
         self.tracing.clone()
     }
 
-    /// Logs by another filter from now on; a bad one changes nothing.
-    pub fn set_filter(&self, filter: &str) -> anyhow::Result<()> {
-        self.filter.reload(parse_filter(filter)?).context("the log filter cannot be changed any more")
+    /// What is logged.
+    #[must_use]
+    pub fn log_filter(&self) -> LogFilter {
+        self.filter.clone()
     }
 
     /// Sends the last spans to the collector; gives up after 2 seconds.

@@ -132,9 +132,9 @@ fn the_filter_can_be_changed_and_a_bad_one_is_refused() {
     let (dispatch, guard, lines) = start(LogFormat::Text, &Telemetry::default());
     tracing::dispatcher::with_default(&dispatch, || {
         tracing::debug!("before");
-        guard.set_filter("warn,chat_api=debug").unwrap();
+        guard.log_filter().set("warn,chat_api=debug").unwrap();
         tracing::debug!("after");
-        let error = guard.set_filter("chat_api=loud").unwrap_err().to_string();
+        let error = guard.log_filter().set("chat_api=loud").unwrap_err().to_string();
         assert!(error.contains("chat_api=loud"), "{error}");
         tracing::debug!("still");
     });

@@ -31,6 +31,8 @@ use crate::{
 
 /// How long a room's epoch and last position are kept after its last message.
 const META_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Messages kept of what nodes say to each other.
+const INTERNAL_MESSAGES: u64 = 100_000;
 /// Connections for reads; each read holds one for a round trip.
 const READERS: usize = 4;
 
@@ -59,6 +61,7 @@ pub struct Settings {
     publishers: usize,
     deadline: Duration,
     retention: publisher::Retention,
+    internal: publisher::Retention,
 }
 
 impl Settings {
@@ -72,6 +75,11 @@ impl Settings {
             deadline: config.redis.publish_deadline,
             keys: Keys { prefix: config.redis.prefix.as_str().into() },
             retention: publisher::Retention { messages, log, meta: META_AGE.max(log) },
+            internal: publisher::Retention {
+                messages: INTERNAL_MESSAGES,
+                log: config.auth.max_token_age,
+                meta: META_AGE.max(config.auth.max_token_age),
+            },
             server,
         })
     }
@@ -85,8 +93,8 @@ impl Redis {
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Settings { server, keys, readers, writers, publishers, deadline, retention } = settings;
-        let publisher = Publisher::start(&writers, publishers, &keys, retention, deadline, &metrics);
+        let Settings { server, keys, readers, writers, publishers, deadline, retention, internal } = settings;
+        let publisher = Publisher::start(&writers, publishers, &keys, (retention, internal), deadline, &metrics);
         let subscriptions = Arc::new(Subscriptions::default());
         let (caller, node) = (Caller::new(readers), Uuid::new_v4().simple().to_string());
         let subscriber = subscriber::Subscriber {
@@ -249,7 +257,7 @@ impl Keys {
     fn room_of(&self, channel: &[u8]) -> Option<RoomName> {
         let channel = std::str::from_utf8(channel).ok()?;
         let name = channel.strip_prefix('{')?.strip_prefix(&*self.prefix)?.strip_prefix(':')?.strip_suffix('}')?;
-        RoomName::new(name).ok()
+        RoomName::stored(name).ok()
     }
 }
 

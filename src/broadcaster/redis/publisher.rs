@@ -90,7 +90,7 @@ impl Publisher {
         pool: &Pool,
         tasks: usize,
         keys: &Keys,
-        retention: Retention,
+        retentions: (Retention, Retention),
         deadline: Duration,
         metrics: &Arc<Metrics>,
     ) -> Self {
@@ -101,7 +101,8 @@ impl Publisher {
                 let worker = Worker {
                     pool: pool.clone(),
                     keys: keys.clone(),
-                    retention,
+                    retention: retentions.0,
+                    internal: retentions.1,
                     deadline,
                     own: HashMap::new(),
                     sweep_at: FEW,
@@ -134,6 +135,8 @@ struct Worker {
     pool: Pool,
     keys: Keys,
     retention: Retention,
+    /// For what nodes say to each other.
+    internal: Retention,
     deadline: Duration,
     own: HashMap<RoomName, Own>,
     /// With so many the quiet ones are dropped.
@@ -274,8 +277,8 @@ impl Worker {
         };
         let mut call = function::publish();
         call.arg(4).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room)).arg(&**key);
-        call.arg(entry::tail(draft)).arg(self.retention.messages);
-        call.arg(self.retention.log.as_millis() as u64).arg(self.retention.meta.as_millis() as u64);
+        let Retention { messages, log, meta } = if room.is_internal() { self.internal } else { self.retention };
+        call.arg(entry::tail(draft)).arg(messages).arg(log.as_millis() as u64).arg(meta.as_millis() as u64);
         call.arg(count.n).arg(count.base).arg(keep.as_millis() as u64);
         call
     }
