@@ -115,6 +115,11 @@ impl Node {
         super::run(Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()));
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Bytes of memory in use.
     pub fn rss(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
