@@ -85,21 +85,24 @@ impl<'a> Joins<'a> {
     /// Joins what is asked for, as long as the connection lives.
     pub(super) async fn run(&self) -> Infallible {
         loop {
-            let mut away = false; // once one room has waited in vain, the others need not
-            while let Some(Join { room, after, reference }) = self.next() {
-                let joined = if away {
-                    self.attached.leave(&room).await;
-                    Err(JoinError::Away)
-                } else {
-                    // Boxed: an idle connection should not carry the room for it.
-                    Box::pin(self.attached.subscribe(&room, after, reference.as_deref())).await
-                };
-                if let Err(error) = joined {
-                    away |= error == JoinError::Away;
-                    self.refuse(&room, error, reference.as_deref());
-                }
-            }
             self.asked.notified().await;
+            Box::pin(self.join()).await; // boxed: an idle connection should not carry the room for it
+        }
+    }
+
+    async fn join(&self) {
+        let mut away = false; // once one room has waited in vain, the others need not
+        while let Some(Join { room, after, reference }) = self.next() {
+            let joined = if away {
+                self.attached.leave(&room).await;
+                Err(JoinError::Away)
+            } else {
+                self.attached.subscribe(&room, after, reference.as_deref()).await
+            };
+            if let Err(error) = joined {
+                away |= error == JoinError::Away;
+                self.refuse(&room, error, reference.as_deref());
+            }
         }
     }
 

@@ -68,12 +68,9 @@ impl Receive for &mut Socket<'_> {
         let answer = match command {
             Ok(Command::Auth { token, reference }) => Box::pin(self.renew(&token, reference.as_deref())).await,
             Ok(Command::Ping { reference }) => Ok(Some(Event::Pong { r#ref: reference.as_deref() }.frame())),
-            // Boxed: an idle connection should not carry the room for it.
-            Ok(Command::Publish(publish)) => Box::pin(self.publish(&publish)).await,
+            Ok(Command::Publish(publish)) => self.publish(&publish).await,
             Ok(Command::Subscribe { rooms, reference }) => self.subscribe(rooms, reference.as_deref()),
-            Ok(Command::Unsubscribe { room, reference }) => {
-                Box::pin(self.unsubscribe(&room, reference.as_deref())).await
-            }
+            Ok(Command::Unsubscribe { room, reference }) => self.unsubscribe(&room, reference.as_deref()).await,
             Err(refusal) => Err(refusal),
         };
         match answer {

@@ -228,14 +228,17 @@ fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     headers.get("traceparent")?.to_str().ok()?.parse().ok()
 }
 
-/// Takes the socket back from the HTTP stack and serves it to its end.
+/// Takes the socket back from the HTTP stack and leaves it to a task that has room for serving it and nothing else.
 async fn open(service: Arc<Service>, upgrade: OnUpgrade, admission: Admission) {
     let opened = take(upgrade).await.and_then(|(socket, leftover)| {
         let connection = connect(&service, socket, &admission).map_err(|error| error.to_string())?;
         Ok((connection, leftover))
     });
     match opened {
-        Ok((connection, leftover)) => serve(&service, connection, leftover, admission).await,
+        Ok((connection, leftover)) => {
+            let tasks = service.tasks.clone();
+            tasks.spawn(serve(service, connection, leftover, admission));
+        }
         Err(error) => tracing::debug!(error, client_id = %admission.client, "the upgrade was not completed"),
     }
 }
@@ -253,12 +256,17 @@ fn connect(service: &Service, socket: TcpStream, admission: &Admission) -> io::R
     Connection::new(socket, admission.client, identity, admission.session, service.limits)
 }
 
-async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>, admission: Admission) {
-    let Admission { room, after, trace, place: _place, .. } = admission;
+/// The life of a socket. Not an `async fn`, which would carry each argument twice.
+fn serve(
+    service: Arc<Service>,
+    connection: Connection,
+    leftover: Vec<u8>,
+    admission: Admission,
+) -> impl Future<Output = ()> + Send {
+    let Admission { client: client_id, room, after, trace, place, .. } = admission;
     let connection = Arc::new(connection);
     let opened = Instant::now();
-    let user_id = connection.user().map_or("-", UserId::as_str).to_owned();
-    let client_id = connection.id();
+    let user_id = connection.user().map_or("-", UserId::as_str);
     tracing::info!(%client_id, user_id, %room, "connected");
 
     let mut rooms = vec![RoomName::lobby()];
@@ -273,30 +281,33 @@ async fn serve(service: &Arc<Service>, connection: Connection, leftover: Vec<u8>
     {
         connection.close(Close::Unauthorized { reason: error.reason() });
     }
-    let joins = Joins::new(service, &connection, &attached);
-    let mut socket = Socket::new(service, &connection, &attached, &joins, room.clone(), trace);
-    let joined = async {
-        let welcome = |rooms: &[Joined]| welcome(service, &connection, rooms);
-        Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
-        joins.run().await
-    };
-    let running = async {
-        tokio::select! {
-            biased; // into the rooms before the first frame is read
-            never = joined => match never {},
-            ending = connection.run(leftover, &mut socket) => ending,
-        }
-    };
-    // A bug in handling one client's message is that client's 1011 and nobody else's concern.
-    let Ending { code, reason } = match AssertUnwindSafe(running).catch_unwind().await {
-        Ok(ending) => ending,
-        Err(_) => connection.fail().await,
-    };
-    let messages = socket.messages();
-    drop(attached);
-    service.metrics.closed(code).inc();
-    let seconds = opened.elapsed().as_secs_f64();
-    tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
+    async move {
+        let joins = Joins::new(&service, &connection, &attached);
+        let mut socket = Socket::new(&service, &connection, &attached, &joins, room.clone(), trace);
+        let joined = async {
+            let welcome = |rooms: &[Joined]| welcome(&service, &connection, rooms);
+            Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
+            joins.run().await
+        };
+        let running = async {
+            tokio::select! {
+                biased; // into the rooms before the first frame is read
+                never = joined => match never {},
+                ending = connection.run(leftover, &mut socket) => ending,
+            }
+        };
+        // A bug in handling one client's message is that client's 1011 and nobody else's concern.
+        let Ending { code, reason } = match AssertUnwindSafe(running).catch_unwind().await {
+            Ok(ending) => ending,
+            Err(_) => connection.fail().await,
+        };
+        let messages = socket.messages();
+        drop((attached, place));
+        service.metrics.closed(code).inc();
+        let user_id = connection.user().map_or("-", UserId::as_str);
+        let seconds = opened.elapsed().as_secs_f64();
+        tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
+    }
 }
 
 /// A session's first frame.

@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     sync::Notify,
-    time::{timeout, timeout_at},
+    time::{self, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -333,7 +333,7 @@ impl Connection {
                 Some(Ok(Message::Text(text))) => {
                     socket.get_mut().message();
                     self.busy.store(true, Ordering::Relaxed);
-                    receiver.receive(&text).await;
+                    Box::pin(receiver.receive(&text)).await; // boxed: an idle connection should not carry the room for it
                     self.busy.store(false, Ordering::Relaxed);
                     continue;
                 }
@@ -384,20 +384,23 @@ impl Connection {
             }
             match next {
                 Next::Idle => self.wake.notified().await,
-                Next::Blocked(until) => {
-                    let writable = tokio::select! {
-                        writable = timeout_at(until, self.socket.writable()) => writable.is_ok(),
-                        () = self.wake.notified() => true,
-                    };
-                    if !writable && !self.outbox.lock().start_close(Close::Slow) {
-                        self.outbox.lock().kill(); // closing already, and not even that was taken
-                    }
-                }
+                Next::Blocked(until) => Box::pin(self.blocked(until)).await, // boxed: rare
                 Next::Finished => {
                     self.drained.notify_waiters();
                     return;
                 }
             }
+        }
+    }
+
+    /// Waits until the socket takes more or there is something else to do; a peer that has not taken anything by `until` is slow.
+    async fn blocked(&self, until: time::Instant) {
+        let writable = tokio::select! {
+            writable = timeout_at(until, self.socket.writable()) => writable.is_ok(),
+            () = self.wake.notified() => true,
+        };
+        if !writable && !self.outbox.lock().start_close(Close::Slow) {
+            self.outbox.lock().kill(); // closing already, and not even that was taken
         }
     }
 
@@ -407,8 +410,8 @@ impl Connection {
             return;
         }
         let rest = async {
-            let mut scratch = [0; 1024];
             while self.socket.readable().await.is_ok() {
+                let mut scratch = [0; 1024]; // not a part of the task, which has the size of its largest wait
                 match self.socket.try_read(&mut scratch) {
                     Ok(1..) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
