@@ -1,6 +1,6 @@
 //! Publications joined into one piece, so that each member gets one write.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use super::Connection;
 use crate::{
@@ -12,13 +12,6 @@ use crate::{
 /// Most bytes joined into one write.
 const BATCH_BYTES: usize = 16 * 1024;
 
-/// What a flusher reuses from one flush to the next.
-#[derive(Default)]
-pub(super) struct Scratch {
-    pub(super) members: Vec<Arc<Connection>>,
-    pub(super) frames: Vec<Frame>,
-}
-
 /// What waits in a room.
 pub(super) enum Item {
     /// For every member.
@@ -29,8 +22,12 @@ pub(super) enum Item {
 
 impl Item {
     pub(super) fn place(&self) -> Option<Place> {
+        self.message()?.place
+    }
+
+    fn message(&self) -> Option<&Publication> {
         match self {
-            Self::Message(publication) => publication.place,
+            Self::Message(publication) => Some(publication),
             Self::Notice(_) => None,
         }
     }
@@ -58,40 +55,44 @@ impl Batch {
         let mut batches = Vec::new();
         let mut rest = publications;
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|publication| {
-                bytes += publication.frame.wire_len();
-                bytes <= BATCH_BYTES
-            });
-            let (piece, tail) = rest.split_at(fits.count().max(1));
-            let frames: Vec<Frame> = piece.iter().map(|publication| publication.frame.clone()).collect();
-            let last = piece.last().and_then(|publication| publication.place).map(|place| place.id);
-            batches.push(Self { frame: Frame::join(&frames), messages: frames.len(), last, traces: Vec::new() });
+            let (piece, tail) = rest.split_at(fitting(rest.iter()));
+            batches.push(Self { traces: Vec::new(), ..Self::of(piece.iter()) });
             rest = tail;
         }
         batches
     }
 
     /// Joins what waits, up to the size of a batch; a notice goes by itself.
-    pub(super) fn take(inbox: &mut VecDeque<Item>, frames: &mut Vec<Frame>) -> Option<Self> {
-        if let Some(Item::Notice(frame)) = inbox.front() {
-            let notice = Self { frame: frame.clone(), messages: 0, last: None, traces: Vec::new() };
-            inbox.pop_front();
-            return Some(notice);
-        }
-        let (mut last, mut bytes, mut traces) = (None, 0, Vec::new());
-        frames.clear();
-        while let Some(Item::Message(publication)) = inbox.front() {
-            bytes += publication.frame.wire_len();
-            if bytes > BATCH_BYTES && !frames.is_empty() {
-                break;
+    pub(super) fn take(inbox: &mut VecDeque<Item>) -> Option<Self> {
+        let batch = match inbox.front()? {
+            Item::Notice(frame) => Self { frame: frame.clone(), messages: 0, last: None, traces: Vec::new() },
+            Item::Message(_) => {
+                let messages = inbox.iter().map_while(Item::message);
+                Self::of(messages.clone().take(fitting(messages)))
             }
-            let Some(Item::Message(publication)) = inbox.pop_front() else { break };
-            let id = publication.place.map(|place| place.id);
-            last = id.or(last);
-            traces.extend(publication.trace.map(|trace| (trace, id)));
-            frames.push(publication.frame);
-        }
-        (!frames.is_empty()).then(|| Self { frame: Frame::join(frames), messages: frames.len(), last, traces })
+        };
+        inbox.drain(..batch.messages.max(1));
+        Some(batch)
     }
+
+    fn of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone) -> Self {
+        let id = |publication: &Publication| publication.place.map(|place| place.id);
+        let traced = |publication: &Publication| publication.trace.clone().map(|trace| (trace, id(publication)));
+        Self {
+            frame: Frame::join(publications.clone().map(|publication| &publication.frame)),
+            messages: publications.clone().count(),
+            last: publications.clone().filter_map(id).last(),
+            traces: publications.filter_map(traced).collect(),
+        }
+    }
+}
+
+/// How many of them make a batch, from the first on; at least one.
+fn fitting<'a>(publications: impl Iterator<Item = &'a Publication>) -> usize {
+    let mut bytes = 0;
+    let fits = |publication: &&Publication| {
+        bytes += publication.frame.wire_len();
+        bytes <= BATCH_BYTES
+    };
+    publications.take_while(fits).count().max(1)
 }

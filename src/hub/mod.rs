@@ -36,7 +36,7 @@ use tokio::{
 
 use self::{
     attendance::Desk,
-    batch::{Batch, Scratch},
+    batch::Batch,
     expiry::Expiry,
     room::{INLINE, Room, Work},
 };
@@ -300,10 +300,10 @@ impl Hub {
         match room.begin_flush() {
             None => {}
             Some(true) if inline => {
-                let mut scratch = Scratch::default();
+                let mut snapshot = Vec::new();
                 for _ in 0..INLINE_BATCHES {
-                    match room.next(&mut scratch) {
-                        Work::Send(batch) => self.send(&room, &batch, &scratch.members),
+                    match room.next(&mut snapshot) {
+                        Work::Send(batch) => self.send(&room, &batch, &snapshot),
                         Work::Repair(from) => return self.spawn_flusher(room, Some(from)),
                         Work::Done => return,
                     }
@@ -317,15 +317,15 @@ impl Hub {
     fn spawn_flusher(&self, room: Arc<Room>, repair_from: Option<MessageId>) {
         let Some(hub) = self.me.upgrade() else { return };
         self.tasks.spawn_until_stopped(async move {
-            let mut scratch = Scratch::default();
+            let mut snapshot = Vec::new();
             // Boxed: a flusher is spawned and moved often, and repairs seldom.
             if let Some(from) = repair_from {
-                Box::pin(hub.repair(&room, from, &mut scratch)).await;
+                Box::pin(hub.repair(&room, from, &mut snapshot)).await;
             }
             loop {
-                match room.next(&mut scratch) {
-                    Work::Send(batch) => hub.send_paced(&room, &batch, &scratch.members).await,
-                    Work::Repair(from) => Box::pin(hub.repair(&room, from, &mut scratch)).await,
+                match room.next(&mut snapshot) {
+                    Work::Send(batch) => hub.send_paced(&room, &batch, &snapshot).await,
+                    Work::Repair(from) => Box::pin(hub.repair(&room, from, &mut snapshot)).await,
                     Work::Done => return,
                 }
             }
@@ -350,7 +350,7 @@ impl Hub {
     }
 
     /// Reads what a room missed and delivers it. Members never see that there was a hole, unless the log has lost it.
-    async fn repair(&self, room: &Room, mut from: MessageId, scratch: &mut Scratch) {
+    async fn repair(&self, room: &Room, mut from: MessageId, snapshot: &mut Vec<Arc<Connection>>) {
         self.metrics.repairs.inc();
         loop {
             let page = self.read(&room.name, from).await;
@@ -360,11 +360,11 @@ impl Hub {
                 Relation::Reset => return self.reset(room, page.top),
             }
             for batch in Batch::split(&page.publications) {
-                room.repaired(&batch, scratch);
-                self.send_paced(room, &batch, &scratch.members).await;
+                room.repaired(&batch, snapshot);
+                self.send_paced(room, &batch, snapshot).await;
             }
             // A few seconds of a busy room are more than an outbox holds, and no reader's fault.
-            let taken = join_all(scratch.members.iter().map(|member| member.drained()));
+            let taken = join_all(snapshot.iter().map(|member| member.drained()));
             let _ = timeout(REPAIR_PACE, taken).await;
             from = page.through;
             if page.through == page.top {

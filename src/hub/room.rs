@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Connection,
-    batch::{Batch, Item, Scratch},
+    batch::{Batch, Item},
     presence::Presence,
     replay::Shelf,
 };
@@ -28,7 +28,7 @@ pub(super) const INLINE: usize = 64;
 
 /// What the flusher has to do next.
 pub(super) enum Work {
-    /// Send this to everybody in the scratch.
+    /// Send this to everybody in the snapshot.
     Send(Batch),
     /// Read the log from here: something was missed.
     Repair(MessageId),
@@ -51,6 +51,8 @@ struct State {
     members: Vec<Arc<Connection>>,
     joiners: Vec<Joiner>,
     inbox: VecDeque<Item>,
+    /// Where the next flusher takes its snapshot of the members: empty, kept so that a flush allocates nothing.
+    snapshot: Vec<Arc<Connection>>,
     /// Of the last message flushed; absent until the room is open.
     position: Option<MessageId>,
     next_seat: u64,
@@ -72,11 +74,13 @@ impl State {
     }
 
     /// Moves on behind a batch and takes everybody who gets it.
-    fn advance(&mut self, room: &RoomName, batch: &Batch, members: &mut Vec<Arc<Connection>>) {
+    fn advance(&mut self, room: &RoomName, batch: &Batch, snapshot: &mut Vec<Arc<Connection>>) {
         self.taken += 1;
         self.position = batch.last.or(self.position);
-        members.clear();
-        members.extend(self.members.iter().filter(|member| batch.is_for(room, member)).cloned());
+        if snapshot.capacity() == 0 {
+            *snapshot = std::mem::take(&mut self.snapshot);
+        }
+        snapshot.extend(self.members.iter().filter(|member| batch.is_for(room, member)).cloned());
         for joiner in self.joiners.iter_mut().filter(|joiner| batch.is_for(room, &joiner.connection)) {
             joiner.bytes += batch.frame.wire_len();
             if joiner.bytes > joiner.connection.outbox_bytes() {
@@ -109,6 +113,7 @@ impl Room {
             members: Vec::new(),
             joiners: Vec::new(),
             inbox: VecDeque::new(),
+            snapshot: Vec::new(),
             position: None,
             next_seat: 0,
             taken: 0,
@@ -240,12 +245,13 @@ impl Room {
         Some(!state.stale && state.members.len() + state.joiners.len() <= INLINE)
     }
 
-    /// The flusher's next piece of work; what it took before has been sent.
-    pub(super) fn next(&self, scratch: &mut Scratch) -> Work {
+    /// The flusher's next piece of work, with a snapshot of whom it is for; what it took before has been sent.
+    pub(super) fn next(&self, snapshot: &mut Vec<Arc<Connection>>) -> Work {
+        snapshot.clear(); // before the lock: a socket may end with its last reference
         let state = &mut *self.state.lock();
         self.settle(state);
-        if let Some(batch) = Batch::take(&mut state.inbox, &mut scratch.frames) {
-            state.advance(&self.name, &batch, &mut scratch.members);
+        if let Some(batch) = Batch::take(&mut state.inbox) {
+            state.advance(&self.name, &batch, snapshot);
             return Work::Send(batch);
         }
         if state.stale
@@ -256,14 +262,16 @@ impl Room {
             return Work::Repair(position);
         }
         state.flushing = false;
+        state.snapshot = std::mem::take(snapshot);
         Work::Done
     }
 
     /// A stretch of the log was read for a repair: moves on behind it.
-    pub(super) fn repaired(&self, batch: &Batch, scratch: &mut Scratch) {
+    pub(super) fn repaired(&self, batch: &Batch, snapshot: &mut Vec<Arc<Connection>>) {
+        snapshot.clear();
         let state = &mut *self.state.lock();
         self.settle(state);
-        state.advance(&self.name, batch, &mut scratch.members);
+        state.advance(&self.name, batch, snapshot);
     }
 
     fn settle(&self, state: &mut State) {
@@ -358,7 +366,7 @@ mod tests {
     fn flushed(room: &Room) -> (usize, Option<MessageId>) {
         let mut messages = 0;
         loop {
-            match room.next(&mut Scratch::default()) {
+            match room.next(&mut Vec::new()) {
                 Work::Send(batch) => messages += batch.messages,
                 Work::Repair(from) => return (messages, Some(from)),
                 Work::Done => return (messages, None),
@@ -414,7 +422,7 @@ mod tests {
         room.push(publication(6));
         assert_eq!(room.begin_flush(), None, "the flusher is reading");
         for batch in Batch::split(&[publication(3), publication(4), publication(5)]) {
-            room.repaired(&batch, &mut Scratch::default());
+            room.repaired(&batch, &mut Vec::new());
         }
         room.end_repair(id(5));
         assert_eq!(flushed(&room), (1, None), "6 follows, 5 came with the log");

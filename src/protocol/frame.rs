@@ -53,11 +53,14 @@ impl Frame {
 
     /// Frames one after the other, as one piece.
     #[must_use]
-    pub(crate) fn join(frames: &[Self]) -> Self {
-        match frames {
-            [one] => one.clone(),
-            many => Self(many.iter().flat_map(|frame| frame.0.iter().copied()).collect::<Vec<u8>>().into()),
+    pub(crate) fn join<'a>(frames: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let mut first = frames.clone();
+        if let (Some(one), None) = (first.next(), first.next()) {
+            return one.clone();
         }
+        let mut bytes = Vec::with_capacity(frames.clone().map(Self::wire_len).sum());
+        frames.for_each(|frame| bytes.extend_from_slice(&frame.0));
+        Self(bytes.into())
     }
 
     /// Length on the wire in bytes.
@@ -113,31 +116,54 @@ impl Frame {
 
 #[cfg(test)]
 mod tests {
-    use tokio_tungstenite::tungstenite::protocol::frame::{
-        Frame as Reference,
-        coding::{Data, OpCode},
+    use tokio_tungstenite::tungstenite::protocol::{
+        CloseFrame,
+        frame::{
+            Frame as Reference,
+            coding::{Data, OpCode},
+        },
     };
 
     use super::*;
 
-    /// Byte for byte what tungstenite would send, at each length of header.
+    /// What tungstenite would send.
+    fn encoded(reference: Reference) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        reference.format(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn text(payload: &str) -> Vec<u8> {
+        encoded(Reference::message(payload.to_owned(), OpCode::Data(Data::Text), true))
+    }
+
     #[test]
-    fn frames_equal_tungstenites() {
+    fn text_frames_equal_tungstenites_at_each_length_of_header() {
         for length in [0, 1, 123, 124, 65_533, 65_534, 70_000] {
-            let text = "x".repeat(length);
-            let payload = format!("\"{text}\"");
-            let mut expected = Vec::new();
-            Reference::message(payload.into_bytes(), OpCode::Data(Data::Text), true).format(&mut expected).unwrap();
-            let frame = Frame::json(&text);
-            assert_eq!(frame.bytes(), &expected, "length {length}");
-            assert_eq!(frame.json_text(), format!("\"{text}\"").as_bytes());
+            let value = "x".repeat(length);
+            let payload = format!("\"{value}\"");
+            let frame = Frame::json(&value);
+            assert_eq!(frame.bytes(), &text(&payload), "length {length}");
+            assert_eq!(frame.json_text(), payload.as_bytes());
         }
     }
 
     #[test]
-    fn joining_keeps_the_bytes() {
-        let (a, b) = (Frame::json(&"a"), Frame::json(&"b"));
-        assert_eq!(Frame::join(std::slice::from_ref(&a)), a);
-        assert_eq!(Frame::join(&[a.clone(), b.clone()]).bytes(), &[a.bytes().as_ref(), b.bytes()].concat());
+    fn control_frames_equal_tungstenites() {
+        assert_eq!(Frame::ping().bytes(), &encoded(Reference::ping(Vec::new())));
+        for close in Close::ALL.into_iter().chain([Close::Restart { after_ms: u64::MAX }]) {
+            let reference = CloseFrame { code: close.code().into(), reason: close.reason().into() };
+            assert_eq!(Frame::close(close).bytes(), &encoded(Reference::close(Some(reference))), "{close:?}");
+        }
+    }
+
+    #[test]
+    fn joined_frames_equal_tungstenites_one_after_the_other() {
+        let values = ["a".to_owned(), "b".repeat(200), "c".repeat(70_000)];
+        let frames = values.each_ref().map(Frame::json);
+        let expected = values.each_ref().map(|value| text(&format!("\"{value}\"")));
+        for n in 1..=frames.len() {
+            assert_eq!(Frame::join(frames[..n].iter()).bytes(), &expected[..n].concat(), "{n} frames");
+        }
     }
 }
