@@ -79,6 +79,7 @@ install_debian() {
   have python3 || missing+=(python3)
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
   have npm || missing+=(nodejs npm)
+  have ss || missing+=(iproute2)
   [ ${#missing[@]} -gt 0 ] || return 0
   if ! have apt-get; then
     echo "tests/tools.sh: missing, and no apt-get to install them with: ${missing[*]}" >&2

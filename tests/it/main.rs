@@ -19,6 +19,7 @@ mod fork;
 mod hostile;
 mod issuer;
 mod limits;
+mod memory;
 mod operations;
 mod order;
 mod page;
