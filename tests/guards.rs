@@ -116,7 +116,8 @@ impl Hall {
         let (config, tasks) = (Config::default(), Tasks::default());
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let readiness = Arc::new(Readiness::new(false, Duration::ZERO));
-        let hub = Hub::start(Prepared::new(&config).expect("it is local"), tasks.clone(), readiness, metrics.clone());
+        let log = Prepared::new(&config).expect("it is in memory");
+        let hub = Hub::start(log, config.presence.clone(), tasks.clone(), readiness, metrics.clone());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let mut hall = Self {
@@ -128,6 +129,7 @@ impl Hall {
             port,
             polls: Arc::default(),
         };
+        let limits = ConnectionLimits::new(&config.limits);
         let joined = Arc::new(AtomicUsize::new(0));
         let _runtime = hall.runtime.enter();
         for _ in 0..size {
@@ -138,8 +140,7 @@ impl Hall {
             let (socket, _) = listener.accept().expect("a connection");
             socket.set_nonblocking(true).expect("a socket");
             let socket = tokio::net::TcpStream::from_std(socket).expect("a socket");
-            let limits = ConnectionLimits::new(&config.limits);
-            let connection = Connection::new(socket, ClientId::random(), None, None, false, limits);
+            let connection = Connection::new(socket, ClientId::random(), None, None, false, limits.clone());
             let connection = Arc::new(connection.expect("a socket"));
             let attached = hall.hub.attach(connection.clone(), vec![hall.room.clone()]);
             let joined = joined.clone();

@@ -57,7 +57,7 @@ pub struct Service {
     /// Pages that may connect; empty: those of the same host.
     pub origins: RwLock<Arc<Vec<String>>>,
     /// Of one connection.
-    pub limits: ConnectionLimits,
+    pub limits: Arc<ConnectionLimits>,
     /// Most rooms of one session.
     pub rooms_max: usize,
     /// Of the node, over its clients.

@@ -253,7 +253,7 @@ async fn take(upgrade: OnUpgrade) -> Result<(TcpStream, Vec<u8>), String> {
 
 fn connect(service: &Service, socket: TcpStream, admission: &Admission) -> io::Result<Connection> {
     let identity = admission.identity.clone();
-    Connection::new(socket, admission.client, identity, admission.session, service.limits)
+    Connection::new(socket, admission.client, identity, admission.session, service.limits.clone())
 }
 
 /// The life of a socket. Not an `async fn`, which would carry each argument twice.
@@ -284,12 +284,12 @@ fn serve(
     async move {
         let joins = Joins::new(&service, &connection, &attached);
         let mut socket = Socket::new(&service, &connection, &attached, &joins, room.clone(), trace);
-        let joined = async {
-            let welcome = |rooms: &[Joined]| welcome(&service, &connection, rooms);
-            Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
-            joins.run().await
-        };
         let running = async {
+            let joined = async {
+                let welcome = |rooms: &[Joined]| welcome(&service, &connection, rooms);
+                Box::pin(attached.join(after, welcome)).await; // boxed: its memory is given back once the rooms are joined
+                joins.run().await
+            };
             tokio::select! {
                 biased; // into the rooms before the first frame is read
                 never = joined => match never {},

@@ -53,8 +53,8 @@ const READ_BUFFER: usize = 1024;
 /// Room for a pong and a close frame of the library's own.
 const CONTROL_BUFFER: usize = 512;
 
-/// Limits of one connection, from the configuration.
-#[derive(Debug, Clone, Copy)]
+/// Limits of one connection, from the configuration; all share them.
+#[derive(Debug)]
 pub struct ConnectionLimits {
     message_bytes: usize,
     message_deadline: Duration,
@@ -78,15 +78,15 @@ impl ConnectionLimits {
 
     /// As configured.
     #[must_use]
-    pub fn new(limits: &config::Limits) -> Self {
+    pub fn new(limits: &config::Limits) -> Arc<Self> {
         let outbox = Limits { bytes: limits.outbox_bytes, age: limits.outbox_age };
-        Self {
+        Arc::new(Self {
             message_bytes: limits.message_bytes,
             message_deadline: limits.message_deadline,
             bytes: limits.byte_rate(),
             pings: limits.message_rate(),
             outbox,
-        }
+        })
     }
 }
 
@@ -121,7 +121,7 @@ pub struct Connection {
     /// A session (`chat.v1`) rather than a plain socket.
     session: bool,
     pub(super) socket: TcpStream,
-    limits: ConnectionLimits,
+    limits: Arc<ConnectionLimits>,
     pub(super) outbox: Mutex<Outbox>,
     /// The task has to look at the outbox.
     pub(super) wake: Notify,
@@ -143,7 +143,7 @@ impl Connection {
         id: ClientId,
         identity: Identity,
         session: bool,
-        limits: ConnectionLimits,
+        limits: Arc<ConnectionLimits>,
     ) -> io::Result<Self> {
         let Identity { user, permissions, voucher } = identity;
         socket.set_nodelay(true)?;
@@ -287,7 +287,9 @@ impl Connection {
             .max_message_size(Some(self.limits.message_bytes))
             .max_frame_size(Some(self.limits.message_bytes));
         let transport = Transport::new(self.clone(), self.limits.bytes, self.limits.message_deadline);
-        let mut socket = WebSocketStream::from_partially_read(transport, leftover, Role::Server, Some(config)).await;
+        // Boxed: this is the largest wait, and over at once.
+        let socket = WebSocketStream::from_partially_read(transport, leftover, Role::Server, Some(config));
+        let mut socket = Box::pin(socket).await;
         // Writing comes first, so that a pong the library holds back is taken up as soon as the outbox is empty.
         let ending = tokio::select! {
             biased;

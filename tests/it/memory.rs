@@ -25,9 +25,9 @@ const AT_ONCE: usize = 50;
 async fn an_idle_connection_costs_at_most_5_kb() {
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).expect("up to the hard limit");
-    // These clients answer no heartbeat.
     let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
-    let node = node.env("CHAT_LIMITS__HEARTBEAT", "1h").start().await;
+    let node = node.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "0");
+    let node = node.env("CHAT_LIMITS__HEARTBEAT", "1h").start().await; // these clients answer none
     let mut sockets = Vec::new();
     let mut resident = Vec::new();
     for size in [FEW, MANY] {
