@@ -143,8 +143,8 @@ mod tests {
             let value = "x".repeat(length);
             let payload = format!("\"{value}\"");
             let frame = Frame::json(&value);
-            assert_eq!(frame.bytes(), &text(&payload), "length {length}");
-            assert_eq!(frame.json_text(), payload.as_bytes());
+            assert!(frame.bytes() == &text(&payload), "length {length}");
+            assert!(frame.json_text() == payload.as_bytes(), "length {length}");
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let frames = values.each_ref().map(Frame::json);
         let expected = values.each_ref().map(|value| text(&format!("\"{value}\"")));
         for n in 1..=frames.len() {
-            assert_eq!(Frame::join(frames[..n].iter()).bytes(), &expected[..n].concat(), "{n} frames");
+            assert!(Frame::join(frames[..n].iter()).bytes() == &expected[..n].concat(), "{n} frames");
         }
     }
 }
