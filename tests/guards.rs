@@ -19,6 +19,7 @@ use std::{
 };
 
 use chat_api::{
+    auth::Identity,
     broadcaster::{Draft, Outlet as _, Prepared},
     config::Config,
     hub::{Connection, ConnectionLimits, Hub, Receive},
@@ -142,7 +143,8 @@ impl Hall {
             let (socket, _) = listener.accept().expect("a connection");
             socket.set_nonblocking(true).expect("a socket");
             let socket = tokio::net::TcpStream::from_std(socket).expect("a socket");
-            let connection = Connection::new(socket, ClientId::random(), None, None, false, limits.clone());
+            let nobody = Identity { user: None, permissions: Arc::default(), voucher: None };
+            let connection = Connection::new(socket, ClientId::random(), nobody, false, limits.clone());
             let connection = Arc::new(connection.expect("a socket"));
             let attached = hall.hub.attach(connection.clone(), vec![hall.room.clone()]);
             let joined = joined.clone();

@@ -44,7 +44,8 @@ async fn an_idle_connection_costs_at_most_5_kb() {
 
 /// A socket of its own user's in its room, which has sent something and has read the answer.
 async fn open(node: &Node, n: usize) -> TcpStream {
-    let claims = json!({ "sub": format!("user-{n}"), "exp": get_current_timestamp() + 3600 });
+    let now = get_current_timestamp();
+    let claims = json!({ "sub": format!("user-{n}"), "iat": now, "exp": now + 3600 });
     let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).expect("a token");
     let request = format!(
         "GET /api/chat-api/ws/room-{} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
