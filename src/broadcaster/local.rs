@@ -274,7 +274,7 @@ fn publication(draft: &Draft, place: Option<Place>, now_ms: i64) -> Publication 
         from: draft.user.as_ref().map(UserId::as_str),
         client_id: &draft.client.to_string(),
         timestamp_ms: now_ms,
-        n: draft.counted.as_ref().map(|counted| counted.count.n),
+        n: draft.n(),
         payload: &draft.payload,
     };
     Publication { room: draft.room.clone(), place, frame: message.frame(), trace: draft.trace.clone() }

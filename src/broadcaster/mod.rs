@@ -46,6 +46,14 @@ pub struct Draft {
     pub trace: Option<TraceContext>,
 }
 
+impl Draft {
+    /// The counter as the message shows it: its sender's own, and none for a key.
+    fn n(&self) -> Option<u64> {
+        let counted = self.counted.as_ref()?;
+        matches!(counted.sender, Sender::Client(_)).then_some(counted.count.n)
+    }
+}
+
 /// Who counts: two kinds that never meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Sender {

@@ -41,7 +41,9 @@ async fn an_idempotency_key_stores_once(over: Over) {
     let again = publish(&chat, 1, r#"{"payload":1}"#, &key).await;
     assert_eq!((first.status, again.status, first.json()), (201, 201, again.json()));
     publish(&chat, 0, r#"{"payload":2}"#, &[("idempotency-key", "order-18")]).await;
-    assert_eq!(payloads(&chat.nodes[0].get(ROOM).await), [1, 2]);
+    let history = chat.nodes[0].get(ROOM).await;
+    assert_eq!(payloads(&history), [1, 2]);
+    assert_eq!(history.json()["messages"][0]["n"], Value::Null, "a key is no counter");
 }
 
 async fn history_is_paged(over: Over) {
@@ -77,7 +79,7 @@ async fn bad_messages_are_refused(over: Over) {
         (r#"{"payload":1,"room":"x"}"#, 400, "invalid_message"),
         (r#"{"payload":1,"sender":"s","n":1}"#, 400, "invalid_message"),
         (r#"{"type":"ack","payload":1}"#, 400, "reserved_type"),
-        (&format!(r#"{{"payload":"{}"}}"#, "x".repeat(40_000)), 413, "body"),
+        (&format!(r#"{{"payload":"{}"}}"#, "x".repeat(40_000)), 413, "too_large"),
     ] {
         let refused = publish(&chat, 0, body, &[]).await;
         assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{body:.60}");

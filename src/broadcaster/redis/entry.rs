@@ -75,7 +75,7 @@ pub(super) fn tail(draft: &Draft) -> String {
         kind: &draft.kind,
         from: draft.user.as_ref().map(UserId::as_str),
         client_id: draft.client.to_string(),
-        n: draft.counted.as_ref().map(|counted| counted.count.n),
+        n: draft.n(),
         payload: &draft.payload,
         traceparent: draft.trace.as_ref().map(ToString::to_string),
     };
