@@ -6,7 +6,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::protocol::{Close, ErrorCode};
+use crate::protocol::{Close, ErrorCode, ProblemCode};
 
 /// Close codes that no close of ours has: gone (a page left), no close frame at all, and any other.
 const PEER_CODES: [&str; 3] = ["1001", "1006", "other"];
@@ -36,24 +36,6 @@ pub(crate) const AUTH_FAILURES: [&str; 17] = [
 const RELOADS: [&str; 2] = ["applied", "refused"];
 /// How a fetch of the issuer's keys ended.
 const FETCHES: [&str; 2] = ["ok", "failed"];
-/// Why an upgrade was refused.
-const UPGRADE_FAILURES: [&str; 14] = [
-    "auth",
-    "origin",
-    "room",
-    "position",
-    "protocol",
-    "handshake",
-    "forbidden",
-    "unavailable",
-    "draining",
-    "full",
-    "busy",
-    "user_connections",
-    "address_connections",
-    "new_rooms",
-];
-
 /// What a limit was on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -85,7 +67,7 @@ impl Limit {
         Self::Upgrades,
     ];
 
-    /// The word in metrics, and in the problem of a request that was refused for it.
+    /// The word in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -176,7 +158,7 @@ impl Metrics {
                 "upgrade_failures_total",
                 "Upgrades refused, by reason.",
                 "reason",
-                UPGRADE_FAILURES,
+                ProblemCode::OF_UPGRADES.map(ProblemCode::as_str),
             )?,
             refusals: make.counters(
                 "refusals_total",
@@ -255,9 +237,9 @@ impl Metrics {
 
     /// The counter of upgrades refused for `reason`.
     #[must_use]
-    pub fn upgrade_failure(&self, reason: &'static str) -> IntCounter {
-        debug_assert!(UPGRADE_FAILURES.contains(&reason));
-        self.upgrade_failures.with_label_values(&[reason])
+    pub fn upgrade_failure(&self, reason: ProblemCode) -> IntCounter {
+        debug_assert!(ProblemCode::OF_UPGRADES.contains(&reason));
+        self.upgrade_failures.with_label_values(&[reason.as_str()])
     }
 
     /// The counter of changed configurations, taken over or refused.

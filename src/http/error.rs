@@ -1,19 +1,27 @@
 //! The one error of the HTTP edge: a problem body (RFC 9457).
 
+use std::{collections::BTreeMap, time::Duration};
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{self, ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, ResponseBuilder, Schema, schema::Type},
+};
 
-use crate::protocol::Outcome;
+use crate::protocol::{Outcome, ProblemCode};
+
+/// What whoever is refused for now is told to wait, in seconds, where nothing better is known.
+const RETRY_AFTER_S: u64 = 1;
 
 /// Why a request was refused, as `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the status says the kind.
+    /// Always `about:blank`: `code` says the kind.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     kind: &'static str,
@@ -24,23 +32,23 @@ pub struct Problem {
     #[schema(example = 401)]
     status: u16,
     /// A word for programs, from a closed list.
-    #[schema(example = "auth")]
-    code: &'static str,
-    /// What was wrong and what to do.
-    #[schema(example = "no token: send `Authorization: Bearer <jwt>` or the subprotocols `chat.plain, bearer.<jwt>`")]
+    #[schema(schema_with = codes)]
+    code: ProblemCode,
+    /// What was wrong and what to do, for people.
+    #[schema(example = "no token: send `Authorization: Bearer <jwt>`, or the subprotocols `chat.v1, bearer.<jwt>`")]
     detail: String,
     /// For a publish: `refused`, or `unknown` when it may be stored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "unknown")]
+    #[schema(schema_with = outcomes, required = false)]
     outcome: Option<Outcome>,
-    /// Seconds until another try makes sense.
+    /// Seconds until another try makes sense, where one does.
     #[serde(skip)]
-    retry_after: Option<u64>,
+    retry_after: u64,
 }
 
 impl Problem {
-    /// A refusal; `code` is a label of the metric `chat_upgrade_failures_total`.
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        let status = status(code);
         let title = status.canonical_reason().unwrap_or_default();
         Self {
             kind: "about:blank",
@@ -49,12 +57,12 @@ impl Problem {
             code,
             detail: detail.into(),
             outcome: None,
-            retry_after: None,
+            retry_after: RETRY_AFTER_S,
         }
     }
 
-    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = (wait.as_secs_f64().ceil() as u64).max(RETRY_AFTER_S);
         self
     }
 
@@ -63,30 +71,73 @@ impl Problem {
         self
     }
 
-    pub(super) fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> ProblemCode {
         self.code
     }
 }
 
+fn status(code: ProblemCode) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after;
+        let (status, retry_after) = (status(self.code), self.retry_after);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if status == StatusCode::UPGRADE_REQUIRED {
-            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close")); // the next try should reach another node
-        }
-        if let Some(seconds) = retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
+        match status {
+            StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            StatusCode::UPGRADE_REQUIRED => headers.insert(header::UPGRADE, HeaderValue::from_static("websocket")),
+            // The rest of the body is not wanted.
+            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => close(headers),
+            StatusCode::TOO_MANY_REQUESTS => headers.insert(header::RETRY_AFTER, retry_after.into()),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, retry_after.into());
+                close(headers) // the next try should reach another node
+            }
+            _ => None,
+        };
         response
     }
+}
+
+fn close(headers: &mut axum::http::HeaderMap) -> Option<HeaderValue> {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"))
+}
+
+fn codes() -> Schema {
+    words(ProblemCode::ALL.map(ProblemCode::as_str))
+}
+
+fn outcomes() -> Schema {
+    words([Outcome::Refused, Outcome::Unknown].map(Outcome::as_str))
+}
+
+/// The schema of a closed list.
+fn words<const N: usize>(words: [&str; N]) -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
+}
+
+/// Answers by status, for the OpenAPI document.
+pub(super) type Responses = BTreeMap<String, RefOr<openapi::Response>>;
+
+/// What an operation may be refused with.
+pub(super) fn responses(codes: &[ProblemCode]) -> Responses {
+    let mut meanings: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for code in codes {
+        meanings.entry(code.status()).or_default().push(format!("`{}`: {}", code.as_str(), code.meaning()));
+    }
+    let described = meanings.into_iter().map(|(status, meanings)| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let mut response =
+            ResponseBuilder::new().description(meanings.join("; ")).content("application/problem+json", content);
+        if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].iter().any(|again| *again == status) {
+            let seconds = ObjectBuilder::new().schema_type(Type::Integer);
+            let header = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds until another try"));
+            response = response.header("Retry-After", header.build());
+        }
+        (status.to_string(), response.build().into())
+    });
+    described.collect()
 }

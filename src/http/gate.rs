@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::StatusCode;
 use parking_lot::Mutex;
 
 use super::Problem;
@@ -16,7 +15,7 @@ use crate::{
     config::Limits,
     limits::{Bucket, Buckets, Rate},
     metrics::{Limit, Metrics},
-    protocol::{Occupant, UserId},
+    protocol::{Occupant, ProblemCode, UserId},
 };
 
 /// See the module.
@@ -67,15 +66,15 @@ impl Gate {
         let taken = self.upgrades.lock().take(self.upgrade_rate, Instant::now());
         self.note(Limit::Upgrades, taken).map_err(|wait| {
             let detail = "this node opens as many sockets a second as it may; another one takes you";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(seconds(wait))
+            Problem::new(ProblemCode::Busy, detail).retry_after(wait)
         })
     }
 
     /// A place for one connection.
     pub(super) fn admit(self: &Arc<Self>, user: Option<&UserId>, address: IpAddr) -> Result<Place, Problem> {
-        let refuse = |limit: Limit, detail: &str| {
+        let refuse = |limit: Limit, code: ProblemCode, detail: &str| {
             self.metrics.limited(limit).inc();
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, limit.as_str(), detail).retry_after(1)
+            Problem::new(code, detail)
         };
         let user = user.filter(|_| self.connections_per_user > 0);
         let address = Some(address).filter(|_| self.connections_per_address > 0);
@@ -83,14 +82,14 @@ impl Gate {
         if let Some(user) = user {
             if !enter(&self.users, user, self.connections_per_user) {
                 let detail = "this user has as many connections to this node as one user may: close one";
-                return Err(refuse(Limit::UserConnections, detail));
+                return Err(refuse(Limit::UserConnections, ProblemCode::UserConnections, detail));
             }
             place.user = Some(user.clone());
         }
         if let Some(address) = address {
             if !enter(&self.addresses, &address, self.connections_per_address) {
                 let detail = "this address has as many connections to this node as one address may: close one";
-                return Err(refuse(Limit::AddressConnections, detail));
+                return Err(refuse(Limit::AddressConnections, ProblemCode::AddressConnections, detail));
             }
             place.address = Some(address);
         }
@@ -134,9 +133,9 @@ impl Drop for Place {
     }
 }
 
-/// What a refused request is told to wait, in whole seconds.
-pub(super) fn seconds(wait: Duration) -> u64 {
-    wait.as_secs() + 1
+/// Of a user who opens one room after the other.
+pub(super) fn new_rooms(wait: Duration) -> Problem {
+    Problem::new(ProblemCode::NewRooms, "you open new rooms faster than one user may").retry_after(wait)
 }
 
 fn enter<K: Hash + Eq + Clone>(counts: &Mutex<HashMap<K, u32>>, key: &K, most: u32) -> bool {

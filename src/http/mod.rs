@@ -11,6 +11,7 @@ pub mod openapi;
 mod origin;
 mod page;
 mod presence;
+mod request;
 mod rooms;
 mod socket;
 mod users;
@@ -23,7 +24,7 @@ use std::{
 
 use axum::{
     Router,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, header},
     response::IntoResponse as _,
     routing::{delete, get},
 };
@@ -41,7 +42,7 @@ use crate::{
     broadcaster::{Draft, PublishError},
     hub::{ConnectionLimits, Hub},
     metrics::Metrics,
-    protocol::MessageId,
+    protocol::{MessageId, ProblemCode},
     shutdown::Tasks,
     telemetry::trace::{self, TraceContext, Tracing},
 };
@@ -126,8 +127,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/chat-api/openapi.json", get(openapi_json))
         .with_state(service)
         .merge(page::router())
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
-        .layer(CatchPanicLayer::new())
+        .fallback(|| async { Problem::new(ProblemCode::NotFound, "there is nothing at this path") })
+        .method_not_allowed_fallback(not_allowed)
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(ProblemCode::Bug, "the request met a fault of the server").into_response()
+        }))
 }
 
 /// REST: answers that pages of the allowed origins may read.
@@ -150,15 +154,17 @@ fn rest(service: &Arc<Service>) -> Router<Arc<Service>> {
         .route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish))
         .route("/api/chat-api/rooms/{room}/presence", get(presence::presence))
         .route("/api/chat-api/users/{user}/connections", delete(users::revoke))
+        .method_not_allowed_fallback(not_allowed) // inside: what a browser asks first is answered by the layer
         .layer(cors)
+}
+
+async fn not_allowed() -> Problem {
+    Problem::new(ProblemCode::Method, "this path does not take this method")
 }
 
 async fn openapi_json() -> axum::response::Response {
     match openapi::document() {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(error) => {
-            let detail = error.to_string();
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", detail).into_response()
-        }
+        Err(error) => Problem::new(ProblemCode::Bug, error.to_string()).into_response(),
     }
 }

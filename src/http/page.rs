@@ -3,10 +3,13 @@
 use axum::{
     Router,
     extract::Path,
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
+
+use super::Problem;
+use crate::protocol::ProblemCode;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -30,7 +33,7 @@ async fn asset(Path(name): Path<String>) -> Response {
         "connection.js" => file(JS, include_str!("page/connection.js")),
         "chat.css" => file(CSS, include_str!("page/chat.css")),
         "icon.svg" => file(SVG, include_str!("page/icon.svg")),
-        _ => StatusCode::NOT_FOUND.into_response(),
+        _ => Problem::new(ProblemCode::NotFound, "the page has no such file").into_response(),
     }
 }
 

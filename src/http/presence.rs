@@ -5,15 +5,28 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use tokio::time::timeout;
+use utoipa::IntoResponses;
 
 use super::{
     Problem, Service, access,
-    rooms::{READ_DEADLINE, room_name, unavailable},
+    error::{Responses, responses},
+    request::{Nothing, query, room_name},
+    rooms::READ_DEADLINE,
 };
+use crate::protocol::ProblemCode;
+
+/// What it may be refused with.
+struct Refusals;
+
+impl IntoResponses for Refusals {
+    fn responses() -> Responses {
+        responses(&ProblemCode::OF_PRESENCE)
+    }
+}
 
 /// See who is in a room.
 ///
@@ -25,17 +38,14 @@ use super::{
     params(("room" = String, Path, description = "The room", pattern = "^[A-Za-z0-9_.-]{1,128}$", example = "general")),
     responses(
         (status = 200, description = "`count`, and `here` unless they are too many: each `{\"from\": user}` or `{\"client_id\": id}`", body = Object, example = json!({"count": 2, "here": [{"from": "alice"}, {"client_id": "019346a7d8f27c3e8a51b2c3d4e5f607"}]})),
-        (status = 400, description = "No room name", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not kept: the room is the lobby, or presence is switched off", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "It cannot be read at the moment", body = Problem, content_type = "application/problem+json"),
+        Refusals,
     ),
     security((), ("bearer" = [])),
 )]
 pub(super) async fn presence(
     State(service): State<Arc<Service>>,
     room: Result<Path<String>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (_, identity) = access::check(&service, &headers, None).await?;
@@ -43,11 +53,13 @@ pub(super) async fn presence(
     if !identity.permissions.sees(&room) {
         return Err(access::forbidden("see who is in", &room));
     }
+    let Nothing {} = query(&uri)?;
+    let unavailable = |detail: String| Problem::new(ProblemCode::Unavailable, detail);
     let roster = timeout(READ_DEADLINE, service.hub.presence(&room)).await;
     let roster = roster.map_err(|_| unavailable("Redis did not answer in time".into()))?;
     let roster = roster.ok_or_else(|| {
         let detail = "presence is not kept here: not for the lobby, and nowhere when `presence.enabled` is false";
-        Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+        Problem::new(ProblemCode::NotFound, detail)
     })?;
     let roster = roster.map_err(|error| unavailable(error.to_string()))?;
     let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];

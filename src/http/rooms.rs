@@ -1,27 +1,30 @@
 //! REST beside the sockets: publishing into a room's log and reading it.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Json,
     body::{Body, Bytes, to_bytes},
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
+use http_body_util::LengthLimitError;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
-use super::{Problem, Service, access, gate, ws};
+use super::{
+    Problem, Service, access,
+    error::{Responses, responses},
+    gate,
+    request::{Nothing, message_id, query, room_name},
+};
 use crate::{
     broadcaster::{Counted, Draft, Publication, PublishError, Relation, Sender, Stretch},
     hub::ConnectionLimits,
-    protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, Publish, RoomName, UserId},
+    protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, ProblemCode, Publish, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
@@ -35,8 +38,6 @@ const PAGE: (usize, usize) = (50, 200);
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Most bytes of messages in an answer: what a client that does not read can hold here.
 const PAGE_BYTES: usize = 512 * 1024;
-/// Seconds until another try makes sense.
-const RETRY_AFTER_S: u64 = 1;
 
 /// A message to publish.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -49,7 +50,7 @@ pub(super) struct NewMessage {
     /// Any JSON.
     #[schema(value_type = Value)]
     payload: serde_json::Value,
-    /// W3C trace context; the header of that name does as well.
+    /// W3C trace context; goes before the header of that name.
     traceparent: Option<String>,
 }
 
@@ -89,6 +90,24 @@ pub(super) struct Part {
     limit: Option<usize>,
 }
 
+/// What a publish may be refused with.
+struct PublishRefusals;
+
+impl IntoResponses for PublishRefusals {
+    fn responses() -> Responses {
+        responses(&ProblemCode::OF_PUBLISHES)
+    }
+}
+
+/// What a read may be refused with.
+struct ReadRefusals;
+
+impl IntoResponses for ReadRefusals {
+    fn responses() -> Responses {
+        responses(&ProblemCode::OF_READS)
+    }
+}
+
 /// Publish a message into a room.
 ///
 /// `201` once the room's log has it. With an `Idempotency-Key`, a repetition within 15 minutes is stored once and answered with the same id.
@@ -98,24 +117,17 @@ pub(super) struct Part {
     tag = "Rooms",
     params(
         ("room" = String, Path, description = "The room", pattern = "^[A-Za-z0-9_.-]{1,128}$", example = "general"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The caller's own word for this message, 1 to 64 characters; a secret where callers are anonymous"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The caller's own word for this message; a secret where callers are anonymous", min_length = 1, max_length = 64),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context that the server's spans continue"),
     ),
     request_body = NewMessage,
-    responses(
-        (status = 201, description = "Stored", body = Published),
-        (status = 400, description = "No message, or no room name", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Longer than a message may be", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too fast: `Retry-After` says how long to wait", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log could not take it: `outcome` says whether it may be stored", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 201, description = "Stored", body = Published), PublishRefusals),
     security((), ("bearer" = [])),
 )]
 pub(super) async fn publish(
     State(service): State<Arc<Service>>,
     room: Result<Path<String>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -124,11 +136,14 @@ pub(super) async fn publish(
     if !identity.permissions.publishes(&room) {
         return Err(access::forbidden("publish to", &room));
     }
+    let Nothing {} = query(&uri)?;
+    check_content_type(&headers)?;
     let client = ClientId::random();
     let user = identity.user;
     allow(&service, &room, client, user.as_ref())?;
     let body = read(body, &service.limits).await?;
-    let text = std::str::from_utf8(&body).map_err(|_| bad_request("invalid_json", "the body is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(&body).map_err(|_| Problem::new(ProblemCode::InvalidJson, "the body is not UTF-8"))?;
     let message = message(text)?;
     let counted = idempotency_key(&headers)?.map(|key| Counted {
         sender: Sender::Key(key.to_owned()),
@@ -165,21 +180,15 @@ pub(super) async fn publish(
         ("after" = Option<String>, Query, description = "What follows this message; `0-0`: from the beginning"),
         ("before" = Option<String>, Query, description = "What comes right before this message"),
         ("through" = Option<String>, Query, description = "The same, and this message"),
-        ("limit" = Option<usize>, Query, description = "At most so many: 1 to 200, 50 by default"),
+        ("limit" = Option<usize>, Query, description = "At most so many, 50 by default", minimum = 1, maximum = 200),
     ),
-    responses(
-        (status = 200, description = "Oldest first", body = History<'_>),
-        (status = 400, description = "No room name, or no position", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read at the moment", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "Oldest first", body = History<'_>), ReadRefusals),
     security((), ("bearer" = [])),
 )]
 pub(super) async fn history(
     State(service): State<Arc<Service>>,
     room: Result<Path<String>, PathRejection>,
-    part: Result<Query<Part>, QueryRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (_, identity) = access::check(&service, &headers, None).await?;
@@ -187,8 +196,8 @@ pub(super) async fn history(
     if !identity.permissions.reads(&room) {
         return Err(access::forbidden("read", &room));
     }
-    let Query(part) = part.map_err(|rejection| bad_request("query", rejection.body_text()))?;
-    let (stretch, limit) = part.stretch()?;
+    let (stretch, limit) = query::<Part>(&uri)?.stretch()?;
+    let unavailable = |detail: String| Problem::new(ProblemCode::Unavailable, detail);
     let page = timeout(READ_DEADLINE, service.hub.history(&room, stretch, limit)).await;
     let page = page.map_err(|_| unavailable("the message log did not answer in time".into()))?;
     let mut page = page.map_err(|error| unavailable(error.to_string()))?;
@@ -196,7 +205,7 @@ pub(super) async fn history(
     let texts = page.publications.iter().map(|publication| serde_json::from_slice(publication.frame.json_text()));
     let messages = texts.collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%room, %error, "a message of the log is no JSON");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", "a message of the log cannot be read")
+        Problem::new(ProblemCode::Bug, "a message of the log cannot be read")
     })?;
     let rollback = match page.relation {
         Relation::Rollback(to) => Some(to),
@@ -230,22 +239,20 @@ fn fit(publications: &mut Vec<Publication>, from_start: bool) {
 
 impl Part {
     fn stretch(&self) -> Result<(Stretch, usize), Problem> {
-        let position = |key: &str, text: &str| {
-            text.parse::<MessageId>().map_err(|error| bad_request("position", format!("`{key}`: {error}")))
-        };
+        let refuse = |detail: String| Err(Problem::new(ProblemCode::InvalidQuery, detail));
         let stretch = match (self.after.as_deref(), self.before.as_deref(), self.through.as_deref()) {
             (None, None, None) => Stretch::Newest,
-            (Some(after), None, None) => Stretch::After(position("after", after)?),
-            (None, Some(before), None) => Stretch::Before(position("before", before)?),
+            (Some(after), None, None) => Stretch::After(message_id("after", after)?),
+            (None, Some(before), None) => Stretch::Before(message_id("before", before)?),
             (None, None, Some(through)) => {
-                let MessageId { epoch, seq } = position("through", through)?;
+                let MessageId { epoch, seq } = message_id("through", through)?;
                 Stretch::Before(MessageId { epoch, seq: seq + 1 })
             }
-            _ => return Err(bad_request("query", "give one of `after`, `before` and `through`")),
+            _ => return refuse("give one of `after`, `before` and `through`".into()),
         };
         let limit = self.limit.unwrap_or(PAGE.0);
         if !(1..=PAGE.1).contains(&limit) {
-            return Err(bad_request("query", format!("`limit` is 1 to {}", PAGE.1)));
+            return refuse(format!("`limit` is 1 to {}", PAGE.1));
         }
         Ok((stretch, limit))
     }
@@ -255,7 +262,7 @@ impl Part {
 fn allow(service: &Service, room: &RoomName, client: ClientId, user: Option<&UserId>) -> Result<(), Problem> {
     let too_fast = |wait| {
         let detail = "messages come faster than they may: wait a moment";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(gate::seconds(wait))
+        Problem::new(ProblemCode::RateLimited, detail).retry_after(wait)
     };
     if let Some(user) = user {
         service.gate.request(user).map_err(too_fast)?;
@@ -267,38 +274,36 @@ fn allow(service: &Service, room: &RoomName, client: ClientId, user: Option<&Use
         return Ok(());
     }
     let occupant = user.cloned().map_or(Occupant::Anonymous(client), Occupant::User);
-    service.gate.new_room(&occupant).map_err(ws::new_rooms)
+    service.gate.new_room(&occupant).map_err(gate::new_rooms)
+}
+
+/// JSON, or nothing said. A form or plain text would be a mistake somewhere; browsers also send those without asking first.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let kind = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    if kind.trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = "the body is JSON: send `Content-Type: application/json`, or none";
+    Err(Problem::new(ProblemCode::ContentType, detail))
 }
 
 /// A body within its limit and in time: whoever sends it slowly holds a socket for as long.
 async fn read(body: Body, limits: &ConnectionLimits) -> Result<Bytes, Problem> {
-    let longest = limits.message_bytes();
-    match timeout(limits.message_deadline(), to_bytes(body, longest)).await {
+    let (longest, deadline) = (limits.message_bytes(), limits.message_deadline());
+    match timeout(deadline, to_bytes(body, longest)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => {
-            let detail = format!("the body is longer than {longest} bytes, or broke off");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body", detail))
+        Ok(Err(error)) if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) => {
+            Err(Problem::new(ProblemCode::TooLarge, format!("the body is longer than {longest} bytes")))
         }
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body", "the body did not arrive in time")),
+        Ok(Err(error)) => Err(Problem::new(ProblemCode::InvalidJson, format!("the body broke off: {error}"))),
+        Err(_) => Err(Problem::new(ProblemCode::Timeout, format!("the body did not arrive within {deadline:?}"))),
     }
-}
-
-fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, code, detail)
-}
-
-pub(super) fn unavailable(detail: String) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(RETRY_AFTER_S)
-}
-
-pub(super) fn room_name(room: Result<Path<String>, PathRejection>) -> Result<RoomName, Problem> {
-    let Path(room) = room.map_err(|rejection| bad_request("room", rejection.body_text()))?;
-    RoomName::new(&room).map_err(|error| bad_request("room", error.to_string()))
 }
 
 /// The body is a socket's frame without what only a socket needs.
 fn message(text: &str) -> Result<Publish<'_>, Problem> {
-    let command = Command::decode(text).map_err(|refusal| bad_request(refusal.code.as_str(), refusal.message))?;
+    let command = Command::decode(text).map_err(|refusal| Problem::new(refusal.code.into(), refusal.message))?;
     match command {
         Command::Publish(message)
             if message.room.is_none()
@@ -309,7 +314,10 @@ fn message(text: &str) -> Result<Publish<'_>, Problem> {
         {
             Ok(message)
         }
-        _ => Err(bad_request("invalid_message", "a message has `payload`, and may have `type` and `traceparent`")),
+        _ => {
+            let detail = "a message has `payload`, and may have `type` and `traceparent`";
+            Err(Problem::new(ProblemCode::InvalidMessage, detail))
+        }
     }
 }
 
@@ -317,10 +325,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
     let detail = format!("`Idempotency-Key` is 1 to {LONGEST_KEY} characters of ASCII");
-    key.map(Some).ok_or_else(|| bad_request("idempotency_key", detail))
+    key.map(Some).ok_or_else(|| Problem::new(ProblemCode::InvalidKey, detail))
 }
 
 fn not_stored(service: &Service, error: &PublishError) -> Problem {
     service.metrics.refusal(ErrorCode::Unavailable).inc();
-    unavailable(error.to_string()).outcome(error.outcome())
+    Problem::new(ProblemCode::Unavailable, error.to_string()).outcome(error.outcome())
 }

@@ -7,13 +7,13 @@ use std::{
     net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, Path, Query, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
@@ -22,25 +22,26 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use utoipa::IntoResponses;
 
 use super::{
     Problem, Service, access, address,
+    error::{Responses, responses},
     gate::{self, Place},
     joins::Joins,
+    request::{message_id, query, room_name},
     socket::Socket,
 };
 use crate::{
     auth::{Identity, Offer},
     hub::{Connection, Ending, Joined},
-    protocol::{ClientId, Close, Event, Frame, Limits, MessageId, Occupant, RoomName, UserId},
+    protocol::{ClientId, Close, Event, Frame, Limits, MessageId, Occupant, ProblemCode, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
 
 /// The kinds of sockets: messages and answers only; or many rooms, and told of everything.
 const PLAIN: &str = "chat.plain";
 const SESSION: &str = "chat.v1";
-/// What a refused upgrade is told to wait, in seconds.
-const RETRY_AFTER_S: u64 = 1;
 
 /// The query of an upgrade. Never printed: a token may stand in it.
 #[derive(Deserialize)]
@@ -50,6 +51,15 @@ struct Parameters {
     after: Option<String>,
     /// Taken only where `auth.query_token` says so.
     token: Option<String>,
+}
+
+/// What an upgrade may be refused with.
+struct Refusals;
+
+impl IntoResponses for Refusals {
+    fn responses() -> Responses {
+        responses(&ProblemCode::OF_UPGRADES)
+    }
 }
 
 /// Open a socket in the lobby.
@@ -64,15 +74,7 @@ struct Parameters {
         ("token" = Option<String>, Query, description = "The token, for clients that can send it in no other way; refused unless `auth.query_token` is on"),
         ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain` (the default) or `chat.v1`; browsers add their token as a second one, `bearer.<jwt>`"),
     ),
-    responses(
-        (status = 101, description = "Switching protocols: the socket is open"),
-        (status = 400, description = "The request is no upgrade of this protocol", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
-        (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "This user or address has as many connections, or opens as many rooms, as it may", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 101, description = "Switching protocols: the socket is open"), Refusals),
     security((), ("bearer" = [])),
 )]
 pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request) -> Response {
@@ -92,15 +94,7 @@ pub(super) async fn lobby(State(service): State<Arc<Service>>, request: Request)
         ("token" = Option<String>, Query, description = "The token, for clients that can send it in no other way; refused unless `auth.query_token` is on"),
         ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`chat.plain` (the default) or `chat.v1`; browsers add their token as a second one, `bearer.<jwt>`"),
     ),
-    responses(
-        (status = 101, description = "Switching protocols: the socket is open"),
-        (status = 400, description = "The request is no upgrade of this protocol, or the room no room name", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication is required and the token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed, or the token does not allow this room", body = Problem, content_type = "application/problem+json"),
-        (status = 426, description = "Not a WebSocket request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "This user or address has as many connections, or opens as many rooms, as it may", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "This node is full or going away; try again", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 101, description = "Switching protocols: the socket is open"), Refusals),
     security((), ("bearer" = [])),
 )]
 pub(super) async fn room(
@@ -108,12 +102,7 @@ pub(super) async fn room(
     room: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
-    let room = match room {
-        Ok(Path(room)) => RoomName::new(&room).map_err(|error| error.to_string()),
-        Err(rejection) => Err(rejection.body_text()),
-    };
-    let room = room.map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, "room", detail));
-    respond(&service, room, request).await
+    respond(&service, room_name(room), request).await
 }
 
 async fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Request) -> Response {
@@ -138,10 +127,8 @@ struct Admission {
 
 /// Checks everything, answers 101, and leaves the socket to a task of its own.
 async fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -> Result<Response, Problem> {
-    let unavailable =
-        |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(RETRY_AFTER_S);
     if !service.accepting.load(Ordering::Acquire) {
-        return Err(unavailable("draining", "this node is going away; another one takes you"));
+        return Err(Problem::new(ProblemCode::Draining, "this node is going away; another one takes you"));
     }
     let mut response = handshake(&request)?;
     service.gate.upgrade()?;
@@ -156,12 +143,13 @@ async fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -
         return Err(access::forbidden("read", &room));
     }
     if service.hub.connection_count() >= service.connections_max {
-        return Err(unavailable("full", "this node holds as many connections as it may; another one takes you"));
+        let detail = "this node holds as many connections as it may; another one takes you";
+        return Err(Problem::new(ProblemCode::Full, detail));
     }
     let client = ClientId::random();
     if room.as_str() != RoomName::LOBBY && !service.hub.has_room(&room) {
         let occupant = identity.user.clone().map_or(Occupant::Anonymous(client), Occupant::User);
-        service.gate.new_room(&occupant).map_err(new_rooms)?;
+        service.gate.new_room(&occupant).map_err(gate::new_rooms)?;
     }
     let address = address::client(peer(&request), headers, &service.trusted_proxies);
     let place = service.gate.admit(identity.user.as_ref(), address)?;
@@ -180,26 +168,20 @@ fn peer(request: &Request) -> SocketAddr {
     peer.map_or(SocketAddr::from(([0; 4], 0)), |peer| peer.0)
 }
 
-/// Of a user who opens one room after the other.
-pub(super) fn new_rooms(wait: Duration) -> Problem {
-    let detail = "you open new rooms faster than one user may";
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "new_rooms", detail).retry_after(gate::seconds(wait))
-}
-
 fn handshake(request: &Request) -> Result<Response, Problem> {
     let upgrades =
         request.headers().get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !upgrades {
         let detail = "this is a WebSocket endpoint: open it with a WebSocket client";
-        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "handshake", detail));
+        return Err(Problem::new(ProblemCode::Upgrade, detail));
     }
     create_response_with_body(request, Body::empty)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "handshake", error.to_string()))
+        .map_err(|error| Problem::new(ProblemCode::InvalidHandshake, error.to_string()))
 }
 
 /// The subprotocol to answer with.
 fn negotiate(offer: &Offer) -> Result<Option<&'static str>, Problem> {
-    let refuse = |detail: &str| Err(Problem::new(StatusCode::BAD_REQUEST, "protocol", detail));
+    let refuse = |detail: &str| Err(Problem::new(ProblemCode::InvalidProtocol, detail));
     let known = |offered: &String| [PLAIN, SESSION].into_iter().find(|kind| kind == offered);
     if let Some(kind) = offer.protocols.iter().find_map(known) {
         return Ok(Some(kind));
@@ -217,10 +199,8 @@ fn negotiate(offer: &Offer) -> Result<Option<&'static str>, Problem> {
 
 /// Where to resume, and a token.
 fn parameters(request: &Request) -> Result<(Option<MessageId>, Option<String>), Problem> {
-    let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "position", detail);
-    let Query(Parameters { after, token }) =
-        Query::try_from_uri(request.uri()).map_err(|rejection| refuse(rejection.body_text()))?;
-    let after = after.map(|after| after.parse().map_err(|error| refuse(format!("`after`: {error}")))).transpose()?;
+    let Parameters { after, token } = query(request.uri())?;
+    let after = after.map(|after| message_id("after", &after)).transpose()?;
     Ok((after, token))
 }
 

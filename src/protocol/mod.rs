@@ -1,4 +1,4 @@
-//! The words of the wire: names, positions, commands, events, frames, close codes.
+//! The words of the wire: names, positions, commands, events, frames, codes.
 //!
 //! Owns every rule about what bytes mean. Does no I/O and knows neither rooms nor sockets.
 
@@ -9,6 +9,7 @@ mod frame;
 mod name;
 mod payload;
 mod presence;
+mod problem;
 
 pub use close::Close;
 pub use command::{Command, Count, Publish, Refusal, Token};
@@ -16,3 +17,4 @@ pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};
 pub use presence::{Occupant, Roster};
+pub use problem::ProblemCode;

@@ -25,6 +25,7 @@ mod order;
 mod page;
 mod permissions;
 mod presence;
+mod problems;
 mod redis_loss;
 mod reload;
 mod rest;

@@ -206,7 +206,7 @@ async fn bad_requests_are_refused_before_the_upgrade(over: Over) {
         (plain.status, plain.header("content-type"), plain.header("upgrade")),
         (426, "application/problem+json", "websocket")
     );
-    assert_eq!(plain.json()["code"], "handshake");
+    assert_eq!(plain.json()["code"], "upgrade");
     let refused = async |path: &str, offer: Offer| match Client::open(node.public, path, offer).await {
         Err(refused) => refused.status,
         Ok(_) => 101,
@@ -225,7 +225,7 @@ async fn bad_requests_are_refused_before_the_upgrade(over: Over) {
     assert_eq!(refused("/api/chat-api/ws", origin(&format!("http://{}", node.public))).await, 101);
     let client = Client::open(node.public, "/api/chat-api/ws", protocol("chat.plain, bearer.abc")).await.expect("open");
     assert_eq!(client.protocol.as_deref(), Some("chat.plain"), "only the kind is echoed");
-    assert!((node.metric(r#"chat_upgrade_failures_total{reason="room"}"#).await - 6.0).abs() < f64::EPSILON);
+    assert!((node.metric(r#"chat_upgrade_failures_total{reason="invalid_room"}"#).await - 6.0).abs() < f64::EPSILON);
 }
 
 async fn too_big_and_binary_messages_close(over: Over) {

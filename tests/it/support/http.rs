@@ -5,7 +5,13 @@ use std::net::SocketAddr;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, body::Bytes, client::conn::http1, header::HeaderMap};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::PATIENCE;
 
 pub struct Answer {
     pub status: u16,
@@ -41,4 +47,18 @@ pub async fn send(address: SocketAddr, method: Method, path: &str, headers: &[(&
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     driver.abort();
     Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+}
+
+/// Sends bytes as they are and reads the answer until the server closes.
+pub async fn raw(address: SocketAddr, request: &str) -> Answer {
+    let mut socket = TcpStream::connect(address).await.expect("the node listens");
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.expect("an answer in time").expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+    Answer { status: status.expect("a status"), headers: headers.collect(), body: body.to_owned() }
 }
