@@ -118,6 +118,6 @@ impl<'a> Joins<'a> {
             JoinError::TooMany(_) => Refusal::new(ErrorCode::TooManyRooms, message, reference),
             JoinError::Away => unavailable(message, Outcome::Refused, reference),
         };
-        refuse(self.service, self.connection, &refusal);
+        refuse(self.service, self.connection, &Refusal { room: Some(room.clone()), ..refusal });
     }
 }

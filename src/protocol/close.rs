@@ -95,6 +95,28 @@ impl Close {
         }
     }
 
+    /// What it means, for the reference.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Normal => "you closed",
+            Self::Protocol => "not valid WebSocket",
+            Self::Binary => "a binary message",
+            Self::NotUtf8 => "a text message that is not UTF-8",
+            Self::TooLong => "a message took longer than `limits.message_deadline` to arrive",
+            Self::TooBig => "a message over `limits.message_bytes`",
+            Self::Bug => "a fault of the server",
+            Self::Restart { .. } => {
+                "this node goes away, or the room starts over: the reason is `reconnect after <n> ms`; wait that long, then resume"
+            }
+            Self::Slow => "you read too slowly: resume",
+            Self::Unauthorized { .. } => "the token expired, or the one sent to renew it does not count: get a new one",
+            Self::Forbidden => "the token does not allow this room any more",
+            Self::Heartbeat => "no sign of life for two heartbeats",
+            Self::Flooding => "too many frames, or WebSocket pings: come back slower",
+        }
+    }
+
     /// Whether a client should come back by itself.
     #[must_use]
     pub fn may_reconnect(self) -> bool {

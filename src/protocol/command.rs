@@ -16,7 +16,7 @@ const LONGEST_SENDER: usize = 64;
 /// Largest `n`: what JSON readers and the log both keep exactly.
 const LARGEST_N: u64 = 1 << 53;
 /// Types that are the server's own, besides `chat_*`.
-const RESERVED: [&str; 13] = [
+pub const RESERVED_TYPES: [&str; 13] = [
     "ack",
     "auth",
     "error",
@@ -137,6 +137,8 @@ pub struct Refusal {
     pub outcome: Option<Outcome>,
     /// For a retryable one: how long to wait.
     pub retry_after_ms: Option<u64>,
+    /// For a subscribe: which room.
+    pub room: Option<RoomName>,
     /// The frame's `ref`, where it could be read.
     pub reference: Option<String>,
     /// The frame's `n`, where it asked for exactly once.
@@ -149,7 +151,16 @@ impl Refusal {
     /// A refusal of a frame that was understood well enough to say why.
     pub fn new(code: ErrorCode, message: impl Into<String>, reference: Option<&str>) -> Self {
         let reference = reference.map(str::to_owned);
-        Self { code, message: message.into(), outcome: None, retry_after_ms: None, reference, n: None, last_n: None }
+        Self {
+            code,
+            message: message.into(),
+            outcome: None,
+            retry_after_ms: None,
+            room: None,
+            reference,
+            n: None,
+            last_n: None,
+        }
     }
 
     /// The `error` frame that tells the client.
@@ -162,6 +173,7 @@ impl Refusal {
             retryable,
             retry_after_ms: self.retry_after_ms,
             outcome: self.outcome,
+            room: self.room.as_ref().map(RoomName::as_str),
             r#ref: self.reference.as_deref(),
             n: self.n,
             last_n: self.last_n,
@@ -229,7 +241,7 @@ impl<'a> Command<'a> {
             Some("ping") => wire.ping(),
             Some("subscribe") => wire.subscribe(),
             Some("unsubscribe") => wire.unsubscribe(),
-            Some(kind) if RESERVED.contains(&kind) || kind.starts_with("chat_") => {
+            Some(kind) if RESERVED_TYPES.contains(&kind) || kind.starts_with("chat_") => {
                 let message = format!("type `{}` is the server's own: use another word", shown(kind));
                 Err(refuse(ErrorCode::ReservedType, message))
             }

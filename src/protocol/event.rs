@@ -71,6 +71,27 @@ impl ErrorCode {
     pub fn retryable(self) -> bool {
         matches!(self, Self::RateLimited | Self::Unavailable | Self::Gap)
     }
+
+    /// What it means, for the reference.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "not JSON",
+            Self::InvalidMessage => "JSON, but not a frame of this protocol, or not one that fits here",
+            Self::ReservedType => "`type` is one of the server's own",
+            Self::InvalidRoom => "`room` is no room name",
+            Self::Forbidden => "the token does not allow it",
+            Self::NotSubscribed => "the socket is not in that room",
+            Self::TooManyRooms => "the session is in as many rooms as it may be",
+            Self::RateLimited => {
+                "too fast: wait `retry_after_ms`. The frame used up no `n`. Who goes on is closed with 4429"
+            }
+            Self::Unavailable => {
+                "the log could not take it: `outcome` is `refused` (it was not stored) or `unknown` (it may have been)"
+            }
+            Self::Gap => "counted messages before this one never arrived: send again from `last_n` + 1",
+        }
+    }
 }
 
 /// What is known of a publish that failed.
@@ -187,6 +208,9 @@ pub enum Event<'a> {
         /// For a publish: whether it may have been stored.
         #[serde(skip_serializing_if = "Option::is_none")]
         outcome: Option<Outcome>,
+        /// For a subscribe, which may name many: the room that was refused.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
         /// The sender's own word for the frame.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,

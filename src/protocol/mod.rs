@@ -12,7 +12,7 @@ mod presence;
 mod problem;
 
 pub use close::Close;
-pub use command::{Command, Count, Publish, Refusal, Token};
+pub use command::{Command, Count, Publish, RESERVED_TYPES, Refusal, Token};
 pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};

@@ -123,6 +123,11 @@ async fn rooms_are_limited(over: Over) {
     assert_eq!(subscribe(&mut session, "third", "").await["type"], "subscribed");
     let refused = subscribe(&mut session, "fourth", "").await;
     assert_eq!((&refused["code"], &refused["ref"]), (&json!("too_many_rooms"), &json!("fourth")));
+    session.send(json!({ "type": "subscribe", "rooms": { "fifth": "", "third": "" } })).await;
+    for (code, room) in [("too_many_rooms", "fifth"), ("invalid_message", "third")] {
+        let refused = session.next().await;
+        assert_eq!((&refused["code"], &refused["room"]), (&json!(code), &json!(room)), "which of them");
+    }
     assert_eq!(subscribe(&mut session, "third", "").await["code"], "invalid_message", "it is in there");
     session.send(json!({ "type": "unsubscribe", "room": "lobby" })).await;
     assert_eq!(session.next().await["room"], "lobby");
