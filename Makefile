@@ -37,8 +37,10 @@ e2e: tools ## Install the chart into the cluster that KUBECONFIG names and roll 
 fmt: ## Format the code
 	$(CARGO) fmt
 
-generated: tools ## Write docs/openapi.json, deploy/kubernetes.yaml and the chart's README anew
+generated: tools ## Write docs/openapi.json, the tables of docs/protocol.md, deploy/kubernetes.yaml and the chart's README anew
 	$(CARGO) run --locked --quiet --bin chat-api -- openapi > docs/openapi.json
+	$(CARGO) run --locked --quiet --bin chat-api -- tables docs/protocol.md > target/protocol.md
+	cp target/protocol.md docs/protocol.md
 	$(TOOLS)/venv/bin/python tests/chart/generated.py
 
 image: ## Build the container image

@@ -1,6 +1,7 @@
 //! The command line: `serve` by default, and the small tools beside it.
 
 mod check;
+mod tables;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -59,6 +60,12 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
+    /// Print a document with its closed tables as the code has them (for docs/protocol.md).
+    #[command(hide = true)]
+    Tables {
+        /// A document with a pair of marks for each table.
+        document: PathBuf,
+    },
     /// Send a message through a running service and wait for it on a second socket.
     Check {
         /// The service, such as `http://chat-api:8080`.
@@ -105,6 +112,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
             print(&auth::mint(&load()?.auth, &sub, ttl, permissions)?)
         }
         Command::Openapi => print(&openapi::document()?),
+        Command::Tables { document } => print(&tables::fill(&std::fs::read_to_string(document)?)?),
         Command::Check { url, token, timeout } => {
             let token = match token {
                 Some(token) => Some(token),

@@ -27,6 +27,7 @@ mod permissions;
 mod presence;
 mod problems;
 mod redis_loss;
+mod reference;
 mod reload;
 mod rest;
 mod resume;

@@ -15,7 +15,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, http::Answer};
 
 /// What a client sends along with its upgrade.
 #[derive(Debug, Default, Clone)]
@@ -36,6 +36,14 @@ pub struct Refused {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub problem: Value,
+}
+
+impl From<Refused> for Answer {
+    fn from(refused: Refused) -> Self {
+        let headers = refused.headers.iter();
+        let headers = headers.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+        Self { status: refused.status, headers: headers.collect(), body: refused.problem.to_string() }
+    }
 }
 
 pub struct Client {

@@ -1,0 +1,218 @@
+//! Plays one conversation: clients on real sockets, each step in its turn, and every frame that comes held against the one that is documented.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use futures_util::SinkExt as _;
+use hyper::Method;
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{
+    DOCUMENT, SECRET,
+    names::Names,
+    transcript::{Conversation, Get, Receipt, Step},
+};
+use crate::support::{Chat, Client, Node, Over, client::Offer, http};
+
+/// Longest wait for what a client gets.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What one client is to get, with the lines: acknowledgements apart.
+type Frames<'a> = [VecDeque<(usize, &'a Value)>; 2];
+
+/// One conversation on a chat of its own.
+pub struct Player<'a> {
+    chat: Chat,
+    tokens: &'a HashMap<String, String>,
+    sockets: BTreeMap<String, Client>,
+    opened: usize,
+    /// Answers over HTTP that have come and not been read yet.
+    answers: Vec<(String, http::Answer)>,
+    names: Names,
+}
+
+impl<'a> Player<'a> {
+    pub async fn play(
+        conversation: &Conversation,
+        over: Over,
+        tokens: &'a HashMap<String, String>,
+    ) -> Result<(), String> {
+        let chat =
+            Chat::start_with(over, |node| node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET)).await;
+        let (sockets, answers, names) = (BTreeMap::new(), Vec::new(), Names::default());
+        let mut player = Self { chat, tokens, sockets, opened: 0, answers, names };
+        for (line, step) in &conversation.steps {
+            player.step(step).await.map_err(|error| format!("{DOCUMENT}, step of line {line}: {error}"))?;
+        }
+        let last = conversation.steps.last().map_or(0, |(line, _)| *line);
+        player.end().await.map_err(|error| format!("{DOCUMENT}, after line {last}: {error}"))
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Open { client, path, kind } => self.open(client, &self.names.real(path), kind.as_deref()).await,
+            Step::Leave { client } => {
+                let closed = self.socket(client)?.leave().await;
+                self.sockets.remove(client);
+                let normal = Some((1000, String::new()));
+                if closed == normal { Ok(()) } else { Err(format!("the close was answered {closed:?}")) }
+            }
+            Step::Happens(event) => self.happens(event).await,
+            Step::Send { client, text } => {
+                let text = self.names.real(text);
+                self.socket(client)?.send_text(&text).await;
+                Ok(())
+            }
+            Step::SendBinary { client, bytes } => {
+                let sent = self.socket(client)?.socket.send(Message::binary(bytes.clone())).await;
+                sent.map_err(|error| error.to_string())
+            }
+            Step::Ask { client, method, path, headers, body } => {
+                let method: Method = method.parse().map_err(|_| "no method")?;
+                let mut headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                headers.extend(self.tokens.get(client).map(|token| ("authorization", token.as_str())));
+                let (address, path) = (self.node(self.opened).public, self.names.real(path));
+                let answer = http::send(address, method, &path, &headers, self.names.real(body)).await;
+                self.answers.push((client.clone(), answer));
+                Ok(())
+            }
+            Step::Get(receipts) => self.get(receipts).await,
+        }
+    }
+
+    fn node(&self, n: usize) -> &Node {
+        &self.chat.nodes[n % self.chat.nodes.len()]
+    }
+
+    fn socket(&mut self, client: &str) -> Result<&mut Client, String> {
+        self.sockets.get_mut(client).ok_or_else(|| format!("{client} has no socket"))
+    }
+
+    /// Each on the nodes in turn, so that a client comes back to another one.
+    async fn open(&mut self, client: &str, path: &str, kind: Option<&str>) -> Result<(), String> {
+        let mut offer = Offer::default();
+        if let Some(token) = self.tokens.get(client) {
+            offer = offer.header("authorization", token.clone());
+        }
+        if let Some(kind) = kind {
+            offer = offer.header("sec-websocket-protocol", kind);
+        }
+        self.opened += 1;
+        match Client::open(self.node(self.opened).public, path, offer).await {
+            Ok(mut socket) => {
+                if kind.is_none() && !path.contains("after=") {
+                    socket.ping().await; // a session says by itself that it is in its rooms, and a replay shows it
+                }
+                self.sockets.insert(client.to_owned(), socket);
+            }
+            Err(refused) => self.answers.push((client.to_owned(), refused.into())),
+        }
+        Ok(())
+    }
+
+    async fn happens(&mut self, event: &str) -> Result<(), String> {
+        match (event, self.chat.redis.as_mut()) {
+            ("the node goes away", _) => self.chat.nodes.iter().for_each(|node| node.signal("TERM")),
+            ("Redis goes away", Some(redis)) => {
+                redis.kill();
+                for node in &self.chat.nodes {
+                    node.wait_for_metric("chat_redis_up", 0.0).await;
+                }
+            }
+            ("Redis comes back empty", Some(redis)) => {
+                redis.command(&["FLUSHALL"]).await;
+                redis.kill();
+                redis.restart().await;
+            }
+            _ => return Err("no such event".into()),
+        }
+        Ok(())
+    }
+
+    /// One client's frames are in order, but for acknowledgements, which may come before or after messages.
+    async fn get(&mut self, receipts: &[Receipt]) -> Result<(), String> {
+        let mut frames: BTreeMap<&str, Frames<'_>> = BTreeMap::new();
+        for Receipt { line, client, what } in receipts {
+            let at = |error| format!("line {line}: {client} {error}");
+            match what {
+                Get::Frame(frame) => frames.entry(client).or_default()[kind(frame)].push_back((*line, frame)),
+                Get::Answer { status, headers, body } => self.answer(client, *status, headers, body).map_err(at)?,
+                Get::Close { code, reason } => {
+                    self.frames(client, frames.remove(client.as_str()).unwrap_or_default()).await?;
+                    self.close(client, *code, reason).await.map_err(at)?;
+                }
+            }
+        }
+        for (client, documented) in frames {
+            self.frames(client, documented).await?;
+        }
+        Ok(())
+    }
+
+    async fn frames(&mut self, client: &str, mut documented: Frames<'_>) -> Result<(), String> {
+        while let Some(first) = documented.iter().filter_map(VecDeque::front).map(|(line, _)| *line).min() {
+            let at = |line: usize, error: String| format!("line {line}: {client} {error}");
+            let socket = self.socket(client).map_err(|error| at(first, error))?;
+            let real = match timeout(SOON, socket.next_or_close()).await {
+                Ok(Ok(frame)) => frame,
+                Ok(Err(close)) => return Err(at(first, format!("is closed: {close:?}"))),
+                Err(_) => return Err(at(first, "gets nothing".into())),
+            };
+            let Some((line, frame)) = documented[kind(&real)].pop_front() else {
+                return Err(at(first, format!("gets something else: {real}")));
+            };
+            self.compare(frame, &real).map_err(|error| at(line, error))?;
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, documented: &Value, real: &Value) -> Result<(), String> {
+        let learnt = self.names.learn("", documented, real);
+        learnt.map_err(|error| format!("gets another one: {error}\n  documented: {documented}\n  real:       {real}"))
+    }
+
+    fn answer(&mut self, client: &str, status: u16, headers: &[(String, String)], body: &Value) -> Result<(), String> {
+        let index = self.answers.iter().position(|(asked, _)| asked == client).ok_or("asked for nothing")?;
+        let (_, real) = self.answers.remove(index);
+        if real.status != status {
+            return Err(format!("is answered {} {}", real.status, real.body));
+        }
+        for (name, value) in headers {
+            if real.header(name) != value {
+                return Err(format!("`{name}` is {:?}", real.header(name)));
+            }
+        }
+        self.compare(body, &real.json())
+    }
+
+    async fn close(&mut self, client: &str, code: u16, reason: &str) -> Result<(), String> {
+        let next = timeout(SOON, self.socket(client)?.next_or_close()).await.map_err(|_| "no close comes")?;
+        self.sockets.remove(client);
+        let documented = Err(Some((code, self.names.real(reason))));
+        if next == documented { Ok(()) } else { Err(format!("gets {next:?}, not {documented:?}")) }
+    }
+
+    /// Nobody got more than was said.
+    async fn end(mut self) -> Result<(), String> {
+        if let Some((client, answer)) = self.answers.first() {
+            return Err(format!("{client} is also answered {} {}", answer.status, answer.body));
+        }
+        for (client, socket) in &mut self.sockets {
+            socket.send_text(r#"{"type":"ping","ref":"the end"}"#).await;
+            let next = timeout(SOON, socket.next_or_close()).await.map_err(|_| format!("{client} gets no pong"))?;
+            if !next.as_ref().is_ok_and(|frame| frame["ref"] == "the end") {
+                return Err(format!("{client} also gets {next:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Acknowledgements, and the rest.
+fn kind(frame: &Value) -> usize {
+    usize::from(frame["type"] == "ack")
+}
