@@ -3,15 +3,17 @@
 use std::{
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::sleep,
 };
 
-use super::eventually;
+use super::PATIENCE;
 
 pub struct Redis {
     folder: TempDir,
@@ -22,12 +24,12 @@ pub struct Redis {
 impl Redis {
     /// With its log flushed to disk every second, as the chart runs it.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        drop(listener);
-        let mut redis = Self { folder: TempDir::new().expect("a folder"), port, process: None };
-        redis.restart().await;
-        redis
+        loop {
+            let mut redis = Self::absent();
+            if redis.launch().await {
+                return redis;
+            }
+        }
     }
 
     /// A port and a folder, nothing running yet.
@@ -43,12 +45,27 @@ impl Redis {
 
     /// Starts it, with whatever its folder holds.
     pub async fn restart(&mut self) {
+        assert!(self.launch().await, "somebody has taken port {}", self.port);
+    }
+
+    /// False: it has ended, as somebody else has taken the port meanwhile.
+    async fn launch(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port"]).arg(self.port.to_string()).arg("--dir").arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--loglevel", "warning"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.process = Some(child.expect("redis-server is installed: run `make tools`"));
-        eventually("redis answers", || async { self.answers().await }).await;
+        let child = child.expect("redis-server is installed: run `make tools`");
+        let pid = child.id();
+        self.process = Some(child);
+        let started = Instant::now();
+        while !self.answers(pid).await {
+            if self.process.as_mut().is_some_and(|process| process.try_wait().expect("a child").is_some()) {
+                return false;
+            }
+            assert!(started.elapsed() < PATIENCE, "never: redis answers");
+            sleep(Duration::from_millis(20)).await;
+        }
+        true
     }
 
     /// A copy of what it has on disk, where every acknowledged write is: only flushed once a second, but written at once.
@@ -101,11 +118,13 @@ impl Redis {
         String::from_utf8_lossy(&reply[..read]).into_owned()
     }
 
-    async fn answers(&self) -> bool {
+    /// This very process, not another one on its port.
+    async fn answers(&self, pid: u32) -> bool {
         if TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.is_err() {
             return false;
         }
-        self.command(&["PING"]).await.starts_with("+PONG")
+        let own = self.command(&["INFO", "server"]).await.contains(&format!("process_id:{pid}\r"));
+        own && self.command(&["PING"]).await.starts_with("+PONG") // it has read its log
     }
 }
 
