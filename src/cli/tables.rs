@@ -34,16 +34,16 @@ fn closes() -> String {
 }
 
 fn problems() -> String {
+    let operations = [
+        ("socket", &ProblemCode::OF_UPGRADES[..]),
+        ("publish", &ProblemCode::OF_PUBLISHES),
+        ("read", &ProblemCode::OF_READS),
+        ("presence", &ProblemCode::OF_PRESENCE),
+    ];
     let rows = ProblemCode::ALL.map(|code| {
-        let operations = [
-            ("socket", &ProblemCode::OF_UPGRADES[..]),
-            ("publish", &ProblemCode::OF_PUBLISHES),
-            ("read", &ProblemCode::OF_READS),
-        ];
-        let of: Vec<_> =
-            operations.into_iter().filter(|(_, codes)| codes.contains(&code)).map(|(name, _)| name).collect();
-        let of = if of.is_empty() { "any path".to_owned() } else { of.join(", ") };
-        [code.status().to_string(), format!("`{}`", code.as_str()), of, code.meaning().to_owned()]
+        let of = operations.iter().filter(|(_, codes)| codes.contains(&code)).map(|(name, _)| *name);
+        let of = if ProblemCode::OF_ANY.contains(&code) { vec!["any"] } else { of.collect() };
+        [code.status().to_string(), format!("`{}`", code.as_str()), of.join(", "), code.meaning().to_owned()]
     });
     table(["status", "code", "operation", "meaning"], rows)
 }

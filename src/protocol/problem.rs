@@ -156,6 +156,9 @@ impl ProblemCode {
         Self::Unavailable,
     ];
 
+    /// What any request may be refused with.
+    pub const OF_ANY: [Self; 3] = [Self::NotFound, Self::Method, Self::Bug];
+
     /// The word on the wire and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -188,7 +191,7 @@ impl ProblemCode {
             Self::Auth => ("auth", 401, "a token is required, and there is none that counts"),
             Self::Origin => ("origin", 403, "pages of this origin may not connect"),
             Self::Forbidden => ("forbidden", 403, "the token does not allow this in this room"),
-            Self::NotFound => ("not_found", 404, "there is nothing at this path"),
+            Self::NotFound => ("not_found", 404, "there is nothing at this path; presence: it is not kept"),
             Self::Method => ("method", 405, "not with this method: `Allow` has those that work"),
             Self::Timeout => ("timeout", 408, "the body did not arrive in time"),
             Self::TooLarge => ("too_large", 413, "the body is longer than a message may be"),

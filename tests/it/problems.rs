@@ -118,7 +118,7 @@ async fn too_many_and_too_fast(upgrades: &mut Seen, publishes: &mut Seen) {
 async fn every_documented_refusal_is_real() {
     use ProblemCode::{
         Auth, ContentType, Draining, Forbidden, Full, InvalidHandshake, InvalidJson, InvalidKey, InvalidMessage,
-        InvalidPosition, InvalidProtocol, InvalidQuery, InvalidRoom, Origin, ReservedType, Timeout, TooLarge,
+        InvalidPosition, InvalidProtocol, InvalidQuery, InvalidRoom, NotFound, Origin, ReservedType, Timeout, TooLarge,
         Unavailable, Upgrade,
     };
     let mut chat = Chat::start_with(Over::Redis, |node| {
@@ -131,6 +131,7 @@ async fn every_documented_refusal_is_real() {
     let bearer = bearer("alice");
     let auth = ("authorization", bearer.as_str());
     let (mut upgrades, mut publishes, mut reads) = (Seen::default(), Seen::default(), Seen::default());
+    let mut looks = Seen::default();
 
     let upgrade =
         async |path: &str, headers: &[(&str, &str)]| http::get(address, path, &[&UPGRADE, headers].concat()).await;
@@ -184,10 +185,22 @@ async fn every_documented_refusal_is_real() {
     reads.take(&read("", &[powerless]).await, Forbidden);
     reads.take(&read("", &[auth, ("origin", "null")]).await, Origin);
 
+    let look = async |path: &str, headers: &[(&str, &str)]| {
+        http::get(address, &format!("/api/chat-api/rooms/{path}"), headers).await
+    };
+    assert_eq!(look("r/presence", &[auth]).await.status, 200);
+    looks.take(&look("a*/presence", &[auth]).await, InvalidRoom);
+    looks.take(&look("r/presence?limit=1", &[auth]).await, InvalidQuery);
+    looks.take(&look("r/presence", &[]).await, Auth);
+    looks.take(&look("r/presence", &[powerless]).await, Forbidden);
+    looks.take(&look("r/presence", &[auth, ("origin", "https://evil.example")]).await, Origin);
+    looks.take(&look("lobby/presence", &[auth]).await, NotFound);
+
     chat.redis.as_mut().expect("redis").kill();
     chat.nodes[0].wait_for_metric("chat_redis_up", 0.0).await;
     publishes.take(&publish(MESSAGES, MESSAGE, &[auth]).await, Unavailable);
     reads.take(&read("", &[auth]).await, Unavailable);
+    looks.take(&look("r/presence", &[auth]).await, Unavailable);
 
     let open = async || {
         let offer = Offer::default().header("authorization", bearer.clone());
@@ -206,6 +219,7 @@ async fn every_documented_refusal_is_real() {
     upgrades.is_all_of(&ProblemCode::OF_UPGRADES, "/api/chat-api/ws/{room}", "get", 101);
     publishes.is_all_of(&ProblemCode::OF_PUBLISHES, "/api/chat-api/rooms/{room}/messages", "post", 201);
     reads.is_all_of(&ProblemCode::OF_READS, "/api/chat-api/rooms/{room}/messages", "get", 200);
+    looks.is_all_of(&ProblemCode::OF_PRESENCE, "/api/chat-api/rooms/{room}/presence", "get", 200);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use self::{
     player::Player,
     transcript::{Conversation, Get, Step, conversations},
 };
-use crate::support::{Over, chat_api, repository, run};
+use crate::support::{Over, both, chat_api, repository, run};
 
 const DOCUMENT: &str = "docs/protocol.md";
 const SECRET: &str = "an example secret of more than 32 bytes";
@@ -28,18 +28,8 @@ fn read() -> (String, Vec<Conversation>) {
     (document, conversations)
 }
 
-#[tokio::test]
-async fn the_conversations_play_local() {
-    play(Over::Local).await;
-}
-
-#[tokio::test]
-async fn the_conversations_play_redis() {
-    play(Over::Redis).await;
-}
-
 /// All of them over Redis; without it those in which nothing happens to Redis.
-async fn play(over: Over) {
+async fn the_conversations_play(over: Over) {
     let (_, conversations) = read();
     let tokens = tokens(&conversations);
     let played = conversations.iter().filter(|conversation| over == Over::Redis || !conversation.needs_redis());
@@ -48,6 +38,8 @@ async fn play(over: Over) {
     let failures: Vec<String> = failures.collect().await;
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
+
+both!(the_conversations_play);
 
 /// One for each user, as a developer gets them.
 fn tokens(conversations: &[Conversation]) -> HashMap<String, String> {

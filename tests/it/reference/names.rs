@@ -11,7 +11,7 @@ const OF_MESSAGES: &[&str] = &["client_id", "from", "room", "timestamp"];
 const OF_WELCOMES: &[&str] = &["client_id", "from", "heartbeat_ms", "limits", "node"];
 
 /// One for one.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Names {
     real: BTreeMap<String, String>,
 }

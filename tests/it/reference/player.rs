@@ -21,8 +21,8 @@ use crate::support::{Chat, Client, Node, Over, client::Offer, http};
 /// Longest wait for what a client gets.
 const SOON: Duration = Duration::from_secs(10);
 
-/// What one client is to get, with the lines: acknowledgements apart.
-type Frames<'a> = [VecDeque<(usize, &'a Value)>; 2];
+/// What one client is to get, with the lines: acknowledgements and presence apart.
+type Frames<'a> = [VecDeque<(usize, &'a Value)>; 3];
 
 /// One conversation on a chat of its own.
 pub struct Player<'a> {
@@ -41,8 +41,13 @@ impl<'a> Player<'a> {
         over: Over,
         tokens: &'a HashMap<String, String>,
     ) -> Result<(), String> {
-        let chat =
-            Chat::start_with(over, |node| node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET)).await;
+        let chat = Chat::start_with(over, |node| {
+            let node = node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
+            conversation.settings.iter().fold(node, |node, (key, value)| {
+                node.env(&format!("CHAT_{}", key.to_uppercase().replace('.', "__")), value)
+            })
+        })
+        .await;
         let (sockets, answers, names) = (BTreeMap::new(), Vec::new(), Names::default());
         let mut player = Self { chat, tokens, sockets, opened: 0, answers, names };
         for (line, step) in &conversation.steps {
@@ -133,7 +138,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// One client's frames are in order, but for acknowledgements, which may come before or after messages.
+    /// One client's frames are in order, but for acknowledgements, which may come before or after messages, and for presence: that is told when it is
+    /// time, and what else is told of it is no part of the conversation.
     async fn get(&mut self, receipts: &[Receipt]) -> Result<(), String> {
         let mut frames: BTreeMap<&str, Frames<'_>> = BTreeMap::new();
         for Receipt { line, client, what } in receipts {
@@ -154,25 +160,40 @@ impl<'a> Player<'a> {
     }
 
     async fn frames(&mut self, client: &str, mut documented: Frames<'_>) -> Result<(), String> {
+        let mut passed = String::new();
         while let Some(first) = documented.iter().filter_map(VecDeque::front).map(|(line, _)| *line).min() {
             let at = |line: usize, error: String| format!("line {line}: {client} {error}");
-            let socket = self.socket(client).map_err(|error| at(first, error))?;
-            let real = match timeout(SOON, socket.next_or_close()).await {
+            let real = match self.next(client).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(close)) => return Err(at(first, format!("is closed: {close:?}"))),
-                Err(_) => return Err(at(first, "gets nothing".into())),
+                Err(error) => return Err(at(first, format!("{error}{passed}"))),
             };
-            let Some((line, frame)) = documented[kind(&real)].pop_front() else {
-                return Err(at(first, format!("gets something else: {real}")));
-            };
-            self.compare(frame, &real).map_err(|error| at(line, error))?;
+            let kind = kind(&real);
+            match (documented[kind].front(), kind) {
+                (Some((line, frame)), _) => match self.compare(frame, &real) {
+                    Ok(()) => drop(documented[kind].pop_front()),
+                    Err(error) if kind == PRESENCE => passed = format!("; at last it {error}"),
+                    Err(error) => return Err(at(*line, error)),
+                },
+                (None, PRESENCE) => {}
+                (None, _) => return Err(at(first, format!("gets something else: {real}"))),
+            }
         }
         Ok(())
     }
 
+    async fn next(&mut self, client: &str) -> Result<Result<Value, Option<(u16, String)>>, String> {
+        let next = timeout(SOON, self.socket(client)?.next_or_close()).await;
+        next.map_err(|_| "gets nothing more".to_owned())
+    }
+
     fn compare(&mut self, documented: &Value, real: &Value) -> Result<(), String> {
-        let learnt = self.names.learn("", documented, real);
-        learnt.map_err(|error| format!("gets another one: {error}\n  documented: {documented}\n  real:       {real}"))
+        let mut names = self.names.clone();
+        names
+            .learn("", documented, real)
+            .map_err(|error| format!("gets another one: {error}\n  documented: {documented}\n  real:       {real}"))?;
+        self.names = names;
+        Ok(())
     }
 
     fn answer(&mut self, client: &str, status: u16, headers: &[(String, String)], body: &Value) -> Result<(), String> {
@@ -190,9 +211,12 @@ impl<'a> Player<'a> {
     }
 
     async fn close(&mut self, client: &str, code: u16, reason: &str) -> Result<(), String> {
-        let next = timeout(SOON, self.socket(client)?.next_or_close()).await.map_err(|_| "no close comes")?;
-        self.sockets.remove(client);
         let documented = Err(Some((code, self.names.real(reason))));
+        let mut next = self.next(client).await?;
+        while next.as_ref().is_ok_and(|frame| kind(frame) == PRESENCE) {
+            next = self.next(client).await?;
+        }
+        self.sockets.remove(client);
         if next == documented { Ok(()) } else { Err(format!("gets {next:?}, not {documented:?}")) }
     }
 
@@ -201,18 +225,28 @@ impl<'a> Player<'a> {
         if let Some((client, answer)) = self.answers.first() {
             return Err(format!("{client} is also answered {} {}", answer.status, answer.body));
         }
-        for (client, socket) in &mut self.sockets {
-            socket.send_text(r#"{"type":"ping","ref":"the end"}"#).await;
-            let next = timeout(SOON, socket.next_or_close()).await.map_err(|_| format!("{client} gets no pong"))?;
-            if !next.as_ref().is_ok_and(|frame| frame["ref"] == "the end") {
-                return Err(format!("{client} also gets {next:?}"));
+        let clients: Vec<String> = self.sockets.keys().cloned().collect();
+        for client in clients {
+            self.socket(&client)?.send_text(r#"{"type":"ping","ref":"the end"}"#).await;
+            loop {
+                match self.next(&client).await? {
+                    Ok(frame) if frame["ref"] == "the end" => break,
+                    Ok(frame) if kind(&frame) == PRESENCE => {}
+                    more => return Err(format!("{client} also gets {more:?}")),
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Acknowledgements, and the rest.
+const PRESENCE: usize = 2;
+
+/// Which queue of [`Frames`].
 fn kind(frame: &Value) -> usize {
-    usize::from(frame["type"] == "ack")
+    match frame["type"].as_str() {
+        Some("ack") => 1,
+        Some("presence") => PRESENCE,
+        _ => 0,
+    }
 }

@@ -1,6 +1,7 @@
 //! The conversations in a document's ```` ```chat ```` blocks, as steps that can be played. Knows the notation, not the protocol.
 //!
 //! ```text
+//! with KEY = VALUE                 a setting that is not the default; first
 //! alice opens PATH [as KIND]       a socket, with alice's token; `nobody` has none
 //! alice leaves                     closes it
 //! alice → FRAME                    text; `binary HEX` is no text
@@ -21,6 +22,8 @@ pub const ELISION: &str = "…";
 
 #[derive(Debug)]
 pub struct Conversation {
+    /// Of the nodes, as keys of the configuration.
+    pub settings: Vec<(String, String)>,
     /// Each with its line in the document.
     pub steps: Vec<(usize, Step)>,
 }
@@ -102,15 +105,19 @@ pub fn conversations(document: &str) -> Result<Vec<Conversation>, String> {
 }
 
 fn conversation(lines: &[(usize, String)]) -> Result<Conversation, String> {
-    let mut steps: Vec<(usize, Step)> = Vec::new();
+    let (mut settings, mut steps) = (Vec::new(), Vec::<(usize, Step)>::new());
     for (line, text) in lines.iter().filter(|(_, text)| !text.starts_with('(')) {
+        if let Some((key, value)) = text.strip_prefix("with ").and_then(|setting| setting.split_once(" = ")) {
+            settings.push((key.to_owned(), value.to_owned()));
+            continue;
+        }
         let step = step(*line, text).map_err(|error| format!("line {line}: {error}: {text}"))?;
         match (steps.last_mut(), step) {
             (Some((_, Step::Get(before))), Step::Get(more)) => before.extend(more),
             (_, step) => steps.push((*line, step)),
         }
     }
-    Ok(Conversation { steps })
+    Ok(Conversation { settings, steps })
 }
 
 fn step(line: usize, text: &str) -> Result<Step, String> {
