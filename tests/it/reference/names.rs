@@ -57,17 +57,17 @@ impl Names {
     }
 
     fn name(&mut self, documented: &str, real: &str) -> Result<(), String> {
-        let known = self.real.iter().find(|(name, known)| *name == documented || *known == real);
-        match known {
-            Some((name, known)) if name != documented || known != real => {
-                Err(format!("{real:?} for {documented:?}, but it was {known:?} for {name:?}"))
-            }
-            Some(_) => Ok(()),
-            None => {
-                self.real.insert(documented.to_owned(), real.to_owned());
-                Ok(())
-            }
+        let epoch = |id: &str| id.split_once('-').map(|(epoch, _)| epoch.to_owned());
+        let conflict = self.real.iter().find(|(name, known)| {
+            // Two rooms may both have an id: then the document gives them two epochs.
+            let taken = *known == real && (epoch(name).is_none() || epoch(name) == epoch(documented));
+            (*name == documented) != (*known == real) && (*name == documented || taken)
+        });
+        if let Some((name, known)) = conflict {
+            return Err(format!("{real:?} for {documented:?}, but it was {known:?} for {name:?}"));
         }
+        self.real.insert(documented.to_owned(), real.to_owned());
+        Ok(())
     }
 }
 

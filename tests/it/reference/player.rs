@@ -51,7 +51,10 @@ impl<'a> Player<'a> {
         let (sockets, answers, names) = (BTreeMap::new(), Vec::new(), Names::default());
         let mut player = Self { chat, tokens, sockets, opened: 0, answers, names };
         for (line, step) in &conversation.steps {
-            player.step(step).await.map_err(|error| format!("{DOCUMENT}, step of line {line}: {error}"))?;
+            player.step(step).await.map_err(|error| match step {
+                Step::Get(_) => format!("{DOCUMENT}, {error}"), // which of its lines, it says itself
+                _ => format!("{DOCUMENT}, line {line}: {error}"),
+            })?;
         }
         let last = conversation.steps.last().map_or(0, |(line, _)| *line);
         player.end().await.map_err(|error| format!("{DOCUMENT}, after line {last}: {error}"))
