@@ -53,7 +53,8 @@ impl<'a> Joins<'a> {
     pub(super) fn ask(&self, rooms: Vec<(RoomName, Option<MessageId>)>, reference: Option<&str>) {
         for (room, after) in rooms {
             if let Err(wait) = self.allow(&room) {
-                refuse(self.service, self.connection, &rate_limited(format!("`{room}`: too fast"), wait, reference));
+                let refusal = rate_limited(format!("`{room}`: too fast"), wait, reference);
+                refuse(self.service, self.connection, &Refusal { room: Some(room), ..refusal });
                 continue;
             }
             match self.attached.reserve(&room, self.service.rooms_max) {

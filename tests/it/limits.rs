@@ -76,6 +76,7 @@ async fn rooms_are_asked_for_and_opened_at_a_rate() {
         while answers.len() < rooms.len() {
             let event = session.next().await;
             if event["type"] != "presence" {
+                assert!(event["room"].is_string(), "it says which: {event}");
                 answers.push(event["code"].as_str().unwrap_or("subscribed").to_owned());
             }
         }

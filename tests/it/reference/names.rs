@@ -48,6 +48,7 @@ impl Names {
                 _ if is_id(documented) && is_id(real) => self.name(documented, real),
                 _ => Err(format!("`{key}` is {real:?}")),
             },
+            (Value::Number(_), Value::Number(_)) if key == "retry_after_ms" => Ok(()),
             (Value::Number(documented), Value::Number(real)) if key == "after_ms" => {
                 self.name(&documented.to_string(), &real.to_string())
             }
