@@ -48,7 +48,7 @@ async fn lost_messages_are_told_and_sent_again() {
         ids.push(count(&mut sender, n, n).await["id"].clone());
     }
     let redis = chat.redis.as_mut().expect("over Redis");
-    let backup = redis.backup();
+    let backup = redis.backup().await;
     for n in 6..=8 {
         ids.push(count(&mut sender, n, 1).await["id"].clone());
     }

@@ -122,6 +122,7 @@ async fn a_log_that_was_emptied_sends_its_members_to_start_over() {
     let old = client.publish(json!("lost")).await;
     let redis = chat.redis.as_mut().expect("redis");
     redis.command(&["FLUSHALL"]).await;
+    redis.written().await;
     redis.kill();
     redis.restart().await;
     let (code, reason) = client.closed().await;

@@ -241,6 +241,7 @@ async fn an_emptied_log_is_told_to_sessions() {
     publish(&mut session, "r", json!("lost")).await;
     let redis = chat.redis.as_mut().expect("redis");
     redis.command(&["FLUSHALL"]).await;
+    redis.written().await;
     redis.kill();
     redis.restart().await;
     loop {

@@ -8,6 +8,7 @@ use std::{
 use futures_util::SinkExt as _;
 use hyper::Method;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -30,6 +31,8 @@ pub struct Player<'a> {
     tokens: &'a HashMap<String, String>,
     sockets: BTreeMap<String, Client>,
     opened: usize,
+    /// What Redis had at one time.
+    backup: Option<TempDir>,
     /// Answers over HTTP that have come and not been read yet.
     answers: Vec<(String, http::Answer)>,
     names: Names,
@@ -49,7 +52,7 @@ impl<'a> Player<'a> {
         })
         .await;
         let (sockets, answers, names) = (BTreeMap::new(), Vec::new(), Names::default());
-        let mut player = Self { chat, tokens, sockets, opened: 0, answers, names };
+        let mut player = Self { chat, tokens, sockets, opened: 0, backup: None, answers, names };
         for (line, step) in &conversation.steps {
             player.step(step).await.map_err(|error| match step {
                 Step::Get(_) => format!("{DOCUMENT}, {error}"), // which of its lines, it says itself
@@ -133,7 +136,14 @@ impl<'a> Player<'a> {
             }
             ("Redis comes back empty", Some(redis)) => {
                 redis.command(&["FLUSHALL"]).await;
+                redis.written().await;
                 redis.kill();
+                redis.restart().await;
+            }
+            ("Redis is backed up", Some(redis)) => self.backup = Some(redis.backup().await),
+            ("Redis comes back from the backup", Some(redis)) => {
+                redis.kill();
+                redis.restore(self.backup.as_ref().ok_or("there is no backup")?);
                 redis.restart().await;
             }
             _ => return Err("no such event".into()),

@@ -13,7 +13,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, eventually};
 
 pub struct Redis {
     folder: TempDir,
@@ -68,8 +68,15 @@ impl Redis {
         true
     }
 
-    /// A copy of what it has on disk, where every acknowledged write is: only flushed once a second, but written at once.
-    pub fn backup(&self) -> TempDir {
+    /// Returns once what it has acknowledged is in its files: while an earlier part is flushed, writes wait.
+    pub async fn written(&self) {
+        let is_written = async || self.command(&["INFO", "persistence"]).await.contains("aof_buffer_length:0\r");
+        eventually("its log is written", is_written).await;
+    }
+
+    /// A copy of its files.
+    pub async fn backup(&self) -> TempDir {
+        self.written().await;
         let backup = TempDir::new().expect("a folder");
         super::run(Command::new("cp").args(["-a", "--"]).arg(self.folder.path().join(".")).arg(backup.path()));
         backup
