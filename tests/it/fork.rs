@@ -112,6 +112,7 @@ async fn a_restart_that_lost_nothing_is_unseen() {
     let before = plain.publish(json!("before")).await;
     assert_eq!(reader.next().await["payload"], "before");
     let redis = chat.redis.as_mut().expect("over Redis");
+    redis.written().await;
     redis.kill();
     redis.restart().await;
     eventually("redis is back", || async { chat.nodes[0].metric("chat_redis_up").await > 0.0 }).await;
