@@ -39,6 +39,7 @@ fn problems() -> String {
         ("publish", &ProblemCode::OF_PUBLISHES),
         ("read", &ProblemCode::OF_READS),
         ("presence", &ProblemCode::OF_PRESENCE),
+        ("revoke", &ProblemCode::OF_REVOCATIONS),
     ];
     let rows = ProblemCode::ALL.map(|code| {
         let of = operations.iter().filter(|(_, codes)| codes.contains(&code)).map(|(name, _)| *name);

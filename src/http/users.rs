@@ -1,18 +1,35 @@
 //! REST beside the sockets: taking a user's access away.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
 };
 use tokio::time::timeout;
+use utoipa::IntoResponses;
 
-use super::{Problem, Service, access, rooms::unavailable};
-use crate::{protocol::UserId, revocation};
+use super::{
+    Problem, Service, access,
+    error::{Responses, responses},
+    request::{Nothing, query},
+};
+use crate::{
+    protocol::{ProblemCode, UserId},
+    revocation,
+};
 
 /// Longest that the log may take to have it.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What it may be refused with.
+struct Refusals;
+
+impl IntoResponses for Refusals {
+    fn responses() -> Responses {
+        responses(&ProblemCode::OF_REVOCATIONS)
+    }
+}
 
 /// Revoke a user's tokens and close their connections.
 ///
@@ -25,30 +42,31 @@ const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
     params(("user" = String, Path, description = "The user's id, as in the `sub` of their tokens", example = "alice")),
     responses(
         (status = 204, description = "Done here; the other nodes follow within a second"),
-        (status = 400, description = "No user id, or this service asks for no tokens", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The token is missing or not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The page's origin is not allowed, or the token is not an administrator's (`admin`)", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "It could not be said to the other nodes: try again", body = Problem, content_type = "application/problem+json"),
+        Refusals,
     ),
     security(("bearer" = [])),
 )]
 pub(super) async fn revoke(
     State(service): State<Arc<Service>>,
     user: Result<Path<String>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let (_, identity) = access::check(&service, &headers, None).await?;
-    let bad_request = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "user", detail);
     if !service.authenticator.asks_for_tokens() {
-        return Err(bad_request("this service asks for no tokens: there are none to revoke".into()));
+        let detail = "this service asks for no tokens: there are none to revoke";
+        return Err(Problem::new(ProblemCode::NotFound, detail));
     }
     if !identity.permissions.is_admin() {
         let detail = "only an administrator's token (`admin` in its permissions) may do this";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        return Err(Problem::new(ProblemCode::Forbidden, detail));
     }
-    let Path(user) = user.map_err(|rejection| bad_request(rejection.body_text()))?;
-    let user = UserId::new(&user).map_err(|error| bad_request(error.to_string()))?;
+    let invalid = |detail: String| Problem::new(ProblemCode::InvalidUser, detail);
+    let Path(user) = user.map_err(|rejection| invalid(rejection.body_text()))?;
+    let user = UserId::new(&user).map_err(|error| invalid(error.to_string()))?;
+    let Nothing {} = query(&uri)?;
     tracing::info!(user_id = %user, by = identity.user.as_ref().map_or("-", UserId::as_str), "revoking a user's tokens");
+    let unavailable = |detail: String| Problem::new(ProblemCode::Unavailable, detail);
     let revoked = revocation::revoke(&service.hub, &service.authenticator, user, identity.user);
     let revoked = timeout(DEADLINE, revoked).await.map_err(|_| unavailable("Redis did not answer in time".into()))?;
     revoked.map_err(|error| unavailable(error.to_string()))?;

@@ -46,7 +46,7 @@ async fn whoever_falls_silent_is_closed_and_holds_nobody_up() {
     .await
     .expect("all are open");
     for _ in 0..20 {
-        node.client(ROOM).await.publish(json!("meanwhile")).await;
+        node.connect(ROOM).await.publish(json!("meanwhile")).await;
     }
     let start = Instant::now();
     let all = tokio::task::spawn_blocking(move || {

@@ -13,7 +13,7 @@ use crate::support::{
     eventually,
     http::{self, Answer},
     mint, repository,
-    token::{AUDIENCE, ISSUER, SECRET},
+    token::{AUDIENCE, ISSUER, SECRET, claims},
 };
 
 const PAGE: &str = "https://app.example";
@@ -118,8 +118,8 @@ async fn too_many_and_too_fast(upgrades: &mut Seen, publishes: &mut Seen) {
 async fn every_documented_refusal_is_real() {
     use ProblemCode::{
         Auth, ContentType, Draining, Forbidden, Full, InvalidHandshake, InvalidJson, InvalidKey, InvalidMessage,
-        InvalidPosition, InvalidProtocol, InvalidQuery, InvalidRoom, NotFound, Origin, ReservedType, Timeout, TooLarge,
-        Unavailable, Upgrade,
+        InvalidPosition, InvalidProtocol, InvalidQuery, InvalidRoom, InvalidUser, NotFound, Origin, ReservedType,
+        Timeout, TooLarge, Unavailable, Upgrade,
     };
     let mut chat = Chat::start_with(Over::Redis, |node| {
         let node = node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).env("CHAT_SERVER__ORIGINS", PAGE);
@@ -131,7 +131,7 @@ async fn every_documented_refusal_is_real() {
     let bearer = bearer("alice");
     let auth = ("authorization", bearer.as_str());
     let (mut upgrades, mut publishes, mut reads) = (Seen::default(), Seen::default(), Seen::default());
-    let mut looks = Seen::default();
+    let (mut looks, mut revokes) = (Seen::default(), Seen::default());
 
     let upgrade =
         async |path: &str, headers: &[(&str, &str)]| http::get(address, path, &[&UPGRADE, headers].concat()).await;
@@ -196,11 +196,29 @@ async fn every_documented_refusal_is_real() {
     looks.take(&look("r/presence", &[auth, ("origin", "https://evil.example")]).await, Origin);
     looks.take(&look("lobby/presence", &[auth]).await, NotFound);
 
+    let mut root = claims("root");
+    root["chat"] = json!({ "admin": true });
+    let root = format!("Bearer {}", Signer::secret(Algorithm::HS256).token(&root));
+    let admin = ("authorization", root.as_str());
+    let revoke = async |user: &str, headers: &[(&str, &str)]| {
+        http::send(address, Method::DELETE, &format!("/api/chat-api/users/{user}"), headers, String::new()).await
+    };
+    assert_eq!(revoke("nobody/connections", &[admin]).await.status, 204);
+    revokes.take(&revoke("a%00b/connections", &[admin]).await, InvalidUser);
+    revokes.take(&revoke("nobody/connections?now", &[admin]).await, InvalidQuery);
+    revokes.take(&revoke("nobody/connections", &[]).await, Auth);
+    revokes.take(&revoke("nobody/connections", &[auth]).await, Forbidden);
+    revokes.take(&revoke("nobody/connections", &[admin, ("origin", "null")]).await, Origin);
+    let open_to_all = Node::builder().start().await;
+    let path = "/api/chat-api/users/nobody/connections";
+    revokes.take(&http::send(open_to_all.public, Method::DELETE, path, &[], String::new()).await, NotFound);
+
     chat.redis.as_mut().expect("redis").kill();
     chat.nodes[0].wait_for_metric("chat_redis_up", 0.0).await;
     publishes.take(&publish(MESSAGES, MESSAGE, &[auth]).await, Unavailable);
     reads.take(&read("", &[auth]).await, Unavailable);
     looks.take(&look("r/presence", &[auth]).await, Unavailable);
+    revokes.take(&revoke("nobody/connections", &[admin]).await, Unavailable);
 
     let open = async || {
         let offer = Offer::default().header("authorization", bearer.clone());
@@ -220,6 +238,7 @@ async fn every_documented_refusal_is_real() {
     publishes.is_all_of(&ProblemCode::OF_PUBLISHES, "/api/chat-api/rooms/{room}/messages", "post", 201);
     reads.is_all_of(&ProblemCode::OF_READS, "/api/chat-api/rooms/{room}/messages", "get", 200);
     looks.is_all_of(&ProblemCode::OF_PRESENCE, "/api/chat-api/rooms/{room}/presence", "get", 200);
+    revokes.is_all_of(&ProblemCode::OF_REVOCATIONS, "/api/chat-api/users/{user}/connections", "delete", 204);
 }
 
 #[tokio::test]
@@ -272,7 +291,7 @@ async fn pages_of_the_allowed_origins_may_ask() {
     };
     let allowed = preflight(PAGE).await;
     assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (200, PAGE));
-    assert_eq!(allowed.header("access-control-allow-methods"), "GET,POST");
+    assert_eq!(allowed.header("access-control-allow-methods"), "GET,POST,DELETE");
     let headers: BTreeSet<_> = allowed.header("access-control-allow-headers").split(',').collect();
     assert_eq!(headers, BTreeSet::from(["authorization", "content-type", "idempotency-key", "traceparent"]));
     assert!(allowed.header("vary").contains("origin"), "caches keep origins apart: {}", allowed.header("vary"));
