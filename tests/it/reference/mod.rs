@@ -14,10 +14,9 @@ use self::{
     player::Player,
     transcript::{Conversation, Get, Step, conversations},
 };
-use crate::support::{Over, both, chat_api, repository, run};
+use crate::support::{Over, both, mint, repository, token::SECRET};
 
 const DOCUMENT: &str = "docs/protocol.md";
-const SECRET: &str = "an example secret of more than 32 bytes";
 /// Conversations at one time.
 const AT_ONCE: usize = 4;
 
@@ -33,7 +32,7 @@ async fn the_conversations_play(over: Over) {
     let (_, conversations) = read();
     let tokens = tokens(&conversations);
     let played = conversations.iter().filter(|conversation| over == Over::Redis || !conversation.needs_redis());
-    let played = played.map(|conversation| Player::play(conversation, over, &tokens));
+    let played = played.map(|conversation| Player::play(conversation, over, tokens.clone()));
     let failures = stream::iter(played).buffer_unordered(AT_ONCE).filter_map(async |result| result.err());
     let failures: Vec<String> = failures.collect().await;
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
@@ -50,9 +49,7 @@ fn tokens(conversations: &[Conversation]) -> HashMap<String, String> {
     });
     let names: BTreeSet<_> = names.collect();
     let token = |name: String| {
-        let mut mint = chat_api();
-        mint.args(["token", "--sub", &name]).env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
-        let token = format!("Bearer {}", run(&mut mint).trim());
+        let token = mint(SECRET, &name);
         (name, token)
     };
     names.into_iter().map(token).collect()

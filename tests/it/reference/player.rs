@@ -7,18 +7,21 @@ use std::{
 
 use futures_util::SinkExt as _;
 use hyper::Method;
-use serde_json::Value;
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    DOCUMENT, SECRET,
+    DOCUMENT,
     names::Names,
     transcript::{Conversation, Get, Receipt, Step},
 };
-use crate::support::{Chat, Client, Node, Over, client::Offer, http};
+use crate::support::{Chat, Client, Node, Over, Signer, client::Offer, http, token::SECRET};
 
+/// A client's token, in the document.
+const TOKEN: &str = "eyJ…";
 /// Longest wait for what a client gets.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -26,9 +29,9 @@ const SOON: Duration = Duration::from_secs(10);
 type Frames<'a> = [VecDeque<(usize, &'a Value)>; 3];
 
 /// One conversation on a chat of its own.
-pub struct Player<'a> {
+pub struct Player {
     chat: Chat,
-    tokens: &'a HashMap<String, String>,
+    tokens: HashMap<String, String>,
     sockets: BTreeMap<String, Client>,
     opened: usize,
     /// What Redis had at one time.
@@ -38,12 +41,8 @@ pub struct Player<'a> {
     names: Names,
 }
 
-impl<'a> Player<'a> {
-    pub async fn play(
-        conversation: &Conversation,
-        over: Over,
-        tokens: &'a HashMap<String, String>,
-    ) -> Result<(), String> {
+impl Player {
+    pub async fn play(conversation: &Conversation, over: Over, tokens: HashMap<String, String>) -> Result<(), String> {
         let chat = Chat::start_with(over, |node| {
             let node = node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
             conversation.settings.iter().fold(node, |node, (key, value)| {
@@ -65,6 +64,11 @@ impl<'a> Player<'a> {
 
     async fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
+            Step::May { client, claim } => {
+                let token = Signer::secret(Algorithm::HS256).changed(&json!({ "sub": client, "chat": claim }));
+                self.tokens.insert(client.clone(), token);
+                Ok(())
+            }
             Step::Open { client, path, kind } => self.open(client, &self.names.real(path), kind.as_deref()).await,
             Step::Leave { client } => {
                 let closed = self.socket(client)?.leave().await;
@@ -74,7 +78,8 @@ impl<'a> Player<'a> {
             }
             Step::Happens(event) => self.happens(event).await,
             Step::Send { client, text } => {
-                let text = self.names.real(text);
+                let token = self.tokens.get(client).map_or("", String::as_str);
+                let text = self.names.real(text).replace(TOKEN, token);
                 self.socket(client)?.send_text(&text).await;
                 Ok(())
             }
@@ -85,7 +90,8 @@ impl<'a> Player<'a> {
             Step::Ask { client, method, path, headers, body } => {
                 let method: Method = method.parse().map_err(|_| "no method")?;
                 let mut headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-                headers.extend(self.tokens.get(client).map(|token| ("authorization", token.as_str())));
+                let bearer = self.bearer(client);
+                headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
                 let (address, path) = (self.node(self.opened).public, self.names.real(path));
                 let answer = http::send(address, method, &path, &headers, self.names.real(body)).await;
                 self.answers.push((client.clone(), answer));
@@ -99,6 +105,10 @@ impl<'a> Player<'a> {
         &self.chat.nodes[n % self.chat.nodes.len()]
     }
 
+    fn bearer(&self, client: &str) -> Option<String> {
+        self.tokens.get(client).map(|token| format!("Bearer {token}"))
+    }
+
     fn socket(&mut self, client: &str) -> Result<&mut Client, String> {
         self.sockets.get_mut(client).ok_or_else(|| format!("{client} has no socket"))
     }
@@ -106,8 +116,8 @@ impl<'a> Player<'a> {
     /// Each on the nodes in turn, so that a client comes back to another one.
     async fn open(&mut self, client: &str, path: &str, kind: Option<&str>) -> Result<(), String> {
         let mut offer = Offer::default();
-        if let Some(token) = self.tokens.get(client) {
-            offer = offer.header("authorization", token.clone());
+        if let Some(bearer) = self.bearer(client) {
+            offer = offer.header("authorization", bearer);
         }
         if let Some(kind) = kind {
             offer = offer.header("sec-websocket-protocol", kind);

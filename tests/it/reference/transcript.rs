@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! with KEY = VALUE                 a setting that is not the default; first
+//! alice may CLAIM                  a token with these permissions, in place of the defaults
 //! alice opens PATH [as KIND]       a socket, with alice's token; `nobody` has none
 //! alice leaves                     closes it
 //! alice → FRAME                    text; `binary HEX` is no text
@@ -36,6 +37,10 @@ impl Conversation {
 
 #[derive(Debug)]
 pub enum Step {
+    May {
+        client: String,
+        claim: Value,
+    },
     Open {
         client: String,
         path: String,
@@ -124,6 +129,9 @@ fn step(line: usize, text: &str) -> Result<Step, String> {
     let own = str::to_owned;
     if let Some(event) = text.strip_prefix("* ") {
         return Ok(Step::Happens(own(event)));
+    }
+    if let Some((client, claim)) = text.split_once(" may ").filter(|(client, _)| !client.contains(' ')) {
+        return Ok(Step::May { client: own(client), claim: json(claim)? });
     }
     if let Some((client, rest)) = text.split_once(" opens ") {
         let (path, kind) = rest.split_once(" as ").map_or((rest, None), |(path, kind)| (path, Some(own(kind))));
