@@ -35,7 +35,9 @@ pub struct Problem {
     #[schema(schema_with = codes)]
     code: ProblemCode,
     /// What was wrong and what to do, for people.
-    #[schema(example = "a token is required: send `Authorization: Bearer <jwt>`, or the subprotocols `chat.v1, bearer.<jwt>`")]
+    #[schema(
+        example = "a token is required: send `Authorization: Bearer <jwt>`, or the subprotocols `chat.v1, bearer.<jwt>`"
+    )]
     detail: String,
     /// For a publish: `refused`, or `unknown` when it may be stored.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! REST beside the sockets: taking a user's access away.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longest that the log may take to have it.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What it may be refused with.
 struct Refusals;
@@ -53,20 +53,19 @@ pub(super) async fn revoke(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let (_, identity) = access::check(&service, &headers, None).await?;
+    let Nothing {} = query(&uri)?;
+    let bad_request = |detail: String| Problem::new(ProblemCode::InvalidUser, detail);
+    let unavailable = |detail: String| Problem::new(ProblemCode::Unavailable, detail);
     if !service.authenticator.asks_for_tokens() {
-        let detail = "this service asks for no tokens: there are none to revoke";
-        return Err(Problem::new(ProblemCode::NotFound, detail));
+        return Err(bad_request("this service asks for no tokens: there are none to revoke".into()));
     }
     if !identity.permissions.is_admin() {
         let detail = "only an administrator's token (`admin` in its permissions) may do this";
         return Err(Problem::new(ProblemCode::Forbidden, detail));
     }
-    let invalid = |detail: String| Problem::new(ProblemCode::InvalidUser, detail);
-    let Path(user) = user.map_err(|rejection| invalid(rejection.body_text()))?;
-    let user = UserId::new(&user).map_err(|error| invalid(error.to_string()))?;
-    let Nothing {} = query(&uri)?;
+    let Path(user) = user.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let user = UserId::new(&user).map_err(|error| bad_request(error.to_string()))?;
     tracing::info!(user_id = %user, by = identity.user.as_ref().map_or("-", UserId::as_str), "revoking a user's tokens");
-    let unavailable = |detail: String| Problem::new(ProblemCode::Unavailable, detail);
     let revoked = revocation::revoke(&service.hub, &service.authenticator, user, identity.user);
     let revoked = timeout(DEADLINE, revoked).await.map_err(|_| unavailable("Redis did not answer in time".into()))?;
     revoked.map_err(|error| unavailable(error.to_string()))?;

@@ -15,7 +15,7 @@ pub enum ProblemCode {
     ReservedType,
     /// The path's room is no room name.
     InvalidRoom,
-    /// The path's user is no user id.
+    /// The path's user is no user id, or there are no users.
     InvalidUser,
     /// A position that is no message id.
     InvalidPosition,
@@ -159,16 +159,9 @@ impl ProblemCode {
         Self::Unavailable,
     ];
 
-    /// What a revocation may be refused with.
-    pub const OF_REVOCATIONS: [Self; 7] = [
-        Self::InvalidUser,
-        Self::InvalidQuery,
-        Self::Auth,
-        Self::Origin,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::Unavailable,
-    ];
+    /// What taking a user's access away may be refused with.
+    pub const OF_REVOCATIONS: [Self; 6] =
+        [Self::InvalidUser, Self::InvalidQuery, Self::Auth, Self::Origin, Self::Forbidden, Self::Unavailable];
 
     /// What any request may be refused with.
     pub const OF_ANY: [Self; 3] = [Self::NotFound, Self::Method, Self::Bug];
@@ -197,7 +190,9 @@ impl ProblemCode {
             Self::InvalidMessage => ("invalid_message", 400, "JSON, but no message"),
             Self::ReservedType => ("reserved_type", 400, "`type` is one of the server's own"),
             Self::InvalidRoom => ("invalid_room", 400, "the path's room is no room name"),
-            Self::InvalidUser => ("invalid_user", 400, "the path's user is no user id"),
+            Self::InvalidUser => {
+                ("invalid_user", 400, "the path's user is no user id; or this service asks for no tokens")
+            }
             Self::InvalidPosition => ("invalid_position", 400, "a position is no message id"),
             Self::InvalidQuery => ("invalid_query", 400, "a query parameter is unknown, out of range, or there twice"),
             Self::InvalidKey => ("invalid_key", 400, "`Idempotency-Key` is not 1 to 64 characters of ASCII"),
@@ -206,11 +201,7 @@ impl ProblemCode {
             Self::Auth => ("auth", 401, "a token is required, and there is none that counts"),
             Self::Origin => ("origin", 403, "pages of this origin may not connect"),
             Self::Forbidden => ("forbidden", 403, "the token does not allow this"),
-            Self::NotFound => (
-                "not_found",
-                404,
-                "there is nothing at this path; presence: it is not kept; revocation: no tokens are asked for",
-            ),
+            Self::NotFound => ("not_found", 404, "there is nothing at this path; presence: it is not kept"),
             Self::Method => ("method", 405, "not with this method: `Allow` has those that work"),
             Self::Timeout => ("timeout", 408, "the body did not arrive in time"),
             Self::TooLarge => ("too_large", 413, "the body is longer than a message may be"),

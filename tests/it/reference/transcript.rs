@@ -178,7 +178,8 @@ fn gets(got: &str) -> Result<Get, String> {
     let (status, rest) = got.split_once(' ').unwrap_or((got, ""));
     let (headers, body) = headers(rest);
     let status = status.parse().map_err(|_| "neither a frame, a status nor a close")?;
-    Ok(Get::Answer { status, headers, body: json(&body)? })
+    let body = if body.is_empty() { Value::Null } else { json(&body)? };
+    Ok(Get::Answer { status, headers, body })
 }
 
 /// Splits `Name: value` lines from the rest.
