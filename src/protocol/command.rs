@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{ErrorCode, Event, Frame, MessageId, Outcome, RoomName, payload};
@@ -15,6 +15,8 @@ const LONGEST_REF: usize = 128;
 const LONGEST_SENDER: usize = 64;
 /// Largest `n`: what JSON readers and the log both keep exactly.
 const LARGEST_N: u64 = 1 << 53;
+/// Longest part of an error that is repeated, in characters: it may quote what the client sent.
+const LONGEST_ERROR: usize = 200;
 /// Types that are the server's own, besides `chat_*`.
 pub const RESERVED_TYPES: [&str; 13] = [
     "ack",
@@ -256,23 +258,17 @@ impl<'a> Command<'a> {
 
 impl<'a> Wire<'a> {
     fn decode(text: &'a str) -> Result<Self, Refusal> {
-        let refuse = |code, message| Refusal::new(code, message, None);
         // A derived struct would also take an array.
-        if !text.trim_ascii_start().starts_with('{') {
-            let code = if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-                ErrorCode::InvalidMessage
-            } else {
-                ErrorCode::InvalidJson
-            };
-            return Err(refuse(
-                code,
-                r#"a frame is a JSON object such as {"type":"chat","payload":{"text":"hi"}}"#.into(),
-            ));
-        }
-        serde_json::from_str(text).map_err(|error| {
-            let code = if error.is_data() { ErrorCode::InvalidMessage } else { ErrorCode::InvalidJson };
-            refuse(code, error.to_string())
-        })
+        let decoded = text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text));
+        let message = match decoded {
+            Some(Ok(wire)) => return Ok(wire),
+            Some(Err(error)) => error.to_string().chars().take(LONGEST_ERROR).collect(),
+            None => r#"a frame is a JSON object such as {"type":"chat","payload":{"text":"hi"}}"#.to_owned(),
+        };
+        // Decoding ends at the first field that does not fit; what follows may not even be JSON.
+        let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+        let code = if is_json { ErrorCode::InvalidMessage } else { ErrorCode::InvalidJson };
+        Err(Refusal::new(code, message, None))
     }
 
     /// Whether the frame has something that only a message has.
@@ -433,6 +429,9 @@ mod tests {
             ("{", InvalidJson),
             (r#"{"payload":1} {}"#, InvalidJson),
             (r#"{"payload":NaN}"#, InvalidJson),
+            (r#"{"colour":1,"payload":}"#, InvalidJson),
+            (r#"{"payload":1,"ref":"\ud800"}"#, InvalidMessage),
+            (r#"{"payload":1,"n":1e999}"#, InvalidMessage),
             ("[null,1]", InvalidMessage),
             ("1", InvalidMessage),
             ("{}", InvalidMessage),
@@ -476,5 +475,10 @@ mod tests {
         }
         assert_eq!(refused(&format!(r#"{{"payload":{}}}"#, "[".repeat(65) + &"]".repeat(65))).0, InvalidMessage);
         assert_eq!(refused(r#"{"type":"ack","ref":"x"}"#), (ReservedType, Some("x".into())));
+        let long = format!(r#"{{"payload":1,"{}":2}}"#, "x".repeat(10_000));
+        assert!(
+            Command::decode(&long).unwrap_err().message.len() <= LONGEST_ERROR,
+            "a refusal does not grow with the frame"
+        );
     }
 }
