@@ -5,7 +5,9 @@ TOOLS := target/tools
 CARGO := cargo
 export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
-.PHONY: help run test check ci bench-probe e2e fmt tools image manifests generated
+SECONDS := 60
+
+.PHONY: help run test check fuzz ci bench-probe e2e fmt tools image manifests generated
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +27,10 @@ check: tools ## Format, lints, docs, dependencies, generated files, scripts
 	hadolint Dockerfile
 	shellcheck .ci/run tests/*.sh tests/e2e/*.sh
 
-ci: check test ## What CI runs
+fuzz: tools ## Fuzz all that comes from outside, for SECONDS (60); a seed that fails is kept in proptest-regressions/
+	FUZZ_SECONDS=$$(($(SECONDS) / 2)) $(CARGO) test --locked --lib --test it -- fuzz --test-threads 16
+
+ci: check test fuzz ## What CI runs
 
 bench-probe: tools ## Compare the CPU per delivery with the kernel's least (docs/benchmarks.md); ARGS="--json FILE"
 	$(CARGO) build --locked --release --bins

@@ -28,6 +28,8 @@ pub mod broadcaster;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod https;
 pub mod hub;

@@ -69,3 +69,29 @@ pub fn offer(headers: &HeaderMap, in_url: Option<&str>) -> Result<Offer, AuthErr
 fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Result<&'a str, AuthError>> {
     headers.get_all(name).iter().map(|value| value.to_str().map_err(|_| AuthError::Malformed))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::{collection::vec, prelude::Strategy as _, sample::select};
+
+    use super::*;
+    use crate::fuzz::{fuzz, mutated};
+
+    #[test]
+    fn fuzz_offer() {
+        let value = select(&["Bearer a.b.c", "bearer  x", "Basic x", "chat.v1, bearer.a.b.c", "bearer.", ","][..]);
+        let value = mutated(value.prop_map(|text| text.as_bytes().to_vec()));
+        fuzz(file!(), vec((select(vec![AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL]), value), 0..4), |offered| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in offered {
+                HeaderValue::from_bytes(&value).into_iter().for_each(|value| _ = headers.append(name.clone(), value));
+            }
+            let Ok(offer) = offer(&headers, None) else { return };
+            assert!(offer.token.as_deref() != Some("") && (!offer.bearer_only || offer.token.is_some()));
+            assert!(!offer.bearer_only || offer.protocols.is_empty());
+            let word = |text: &String| !text.is_empty() && !text.contains(',') && text.trim() == text;
+            assert!(offer.protocols.iter().all(|protocol| word(protocol) && !protocol.starts_with(SUBPROTOCOL)));
+        });
+    }
+}

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
@@ -50,8 +50,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const NOTSENT_LOWAT: u32 = 16 * 1024;
 /// tungstenite zeroes this buffer at each poll and keeps it for ever.
 const READ_BUFFER: usize = 1024;
-/// Room for a pong and a close frame of the library's own.
-const CONTROL_BUFFER: usize = 512;
+/// Room for one pong: while it waits, only the last ping after it counts.
+const CONTROL_BUFFER: usize = 128;
 
 /// Limits of one connection, from the configuration; all share them.
 #[derive(Debug)]
@@ -355,13 +355,11 @@ impl Connection {
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    // The library's answer goes through our outbox like everything else.
-                    let _ = timeout(LINGER, socket.flush()).await;
-                    self.close(Close::Normal); // in case it had no room for it behind its pongs
-                    let (code, reason) = frame.map_or((NO_STATUS, String::new()), |frame| {
-                        (frame.code.into(), frame.reason.as_str().to_owned())
-                    });
-                    return Ending { code, reason };
+                    // In kind. The library's own answer could get lost behind its pongs.
+                    let status = frame.as_ref().map(|frame| (frame.code.into(), frame.reason.as_str()));
+                    self.outbox.lock().answer_close(status);
+                    let (code, reason) = status.unwrap_or((NO_STATUS, ""));
+                    return Ending { code, reason: reason.to_owned() };
                 }
                 Some(Err(error)) => match fault(&error) {
                     Some(close) => close,

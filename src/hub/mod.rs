@@ -10,6 +10,8 @@ mod connection;
 mod drain;
 mod expiry;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod join;
 mod outbox;
 mod presence;

@@ -15,8 +15,6 @@ use crate::protocol::{Close, Event, Frame};
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Most frames in one vectored write.
 const SLICES: usize = 64;
-const OPCODE: u8 = 0x0f;
-const OPCODE_CLOSE: u8 = 0x8;
 
 /// When a reader is slow.
 #[derive(Debug, Clone, Copy)]
@@ -110,15 +108,14 @@ impl Outbox {
         idle
     }
 
-    /// Takes what the WebSocket library writes: whole control frames. `None`: one is waiting already.
+    /// Takes what the WebSocket library writes: whole pongs. `None`: one is waiting already.
     pub(super) fn control(&mut self, socket: &TcpStream, frames: &[u8]) -> Option<io::Result<bool>> {
         match self.phase {
             Phase::Dead => return Some(Err(io::ErrorKind::BrokenPipe.into())),
             Phase::Closing { .. } => return Some(Ok(false)), // our close frame is the last word
             Phase::Open => {}
         }
-        let closes = holds_close(frames);
-        if !closes && self.queue.iter().any(|waiting| waiting.control) {
+        if self.queue.iter().any(|waiting| waiting.control) {
             return None;
         }
         let bytes = Bytes::copy_from_slice(frames);
@@ -126,10 +123,6 @@ impl Outbox {
         let sent = idle && self.write_now(socket, &bytes, true);
         if !idle {
             self.push(bytes, true);
-        }
-        if closes && self.phase == Phase::Open {
-            self.phase = Phase::Closing { until: Instant::now() + CLOSE_PATIENCE };
-            return Some(Ok(true));
         }
         Some(Ok(!sent || self.is_dead()))
     }
@@ -150,9 +143,20 @@ impl Outbox {
             // Queued together they leave in one write.
             self.push(Event::Reconnect { after_ms }.frame().bytes().clone(), false);
         }
-        self.push(Frame::close(close).bytes().clone(), false);
-        self.phase = Phase::Closing { until: Instant::now() + CLOSE_PATIENCE };
+        self.end_with(&Frame::close(close));
         true
+    }
+
+    /// Answers the peer's close frame, unless ours is on its way.
+    pub(super) fn answer_close(&mut self, status: Option<(u16, &str)>) {
+        if self.phase == Phase::Open {
+            self.end_with(&Frame::closing(status));
+        }
+    }
+
+    fn end_with(&mut self, frame: &Frame) {
+        self.push(frame.bytes().clone(), false);
+        self.phase = Phase::Closing { until: Instant::now() + CLOSE_PATIENCE };
     }
 
     /// The peer has gone.
@@ -232,26 +236,147 @@ impl Outbox {
     }
 }
 
-/// Whether a run of whole, unmasked control frames has a close frame in it.
-fn holds_close(mut frames: &[u8]) -> bool {
-    while let [first, length, rest @ ..] = frames {
-        if first & OPCODE == OPCODE_CLOSE {
-            return true;
-        }
-        frames = rest.get(usize::from(length & 0x7f)..).unwrap_or_default();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::{collection::vec, prelude::*};
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpSocket},
+        runtime, task,
+    };
 
+    use super::*;
+    use crate::fuzz::fuzz;
+
+    /// The longest, which may be over the limit.
+    const PONG: usize = 127;
+    const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(60) };
+    /// So small that a frame leaves in several writes.
+    const SOCKET_BUFFER: u32 = 4096;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Send(usize),
+        Pong(usize),
+        Flush,
+        Read(usize),
+        Close(Close),
+        Answer,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            20 => (0_usize..20_000).prop_map(Step::Send),
+            8 => (0_usize..=125).prop_map(Step::Pong),
+            8 => Just(Step::Flush),
+            8 => (1_usize..30_000).prop_map(Step::Read),
+            1 => proptest::sample::select(&Close::ALL[..]).prop_map(Step::Close),
+            1 => Just(Step::Answer),
+        ]
+    }
+
+    /// An outbox, the other end of its socket, and what has gone in and come out.
+    struct Run {
+        outbox: Outbox,
+        ours: TcpStream,
+        theirs: TcpStream,
+        accepted: Vec<Bytes>,
+        received: Vec<u8>,
+    }
+
+    impl Run {
+        async fn start(listener: &TcpListener) -> Self {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+            let (theirs, ours) = tokio::join!(socket.connect(listener.local_addr().unwrap()), listener.accept());
+            let (theirs, ours) = (theirs.unwrap(), ours.unwrap().0);
+            socket2::SockRef::from(&ours).set_send_buffer_size(SOCKET_BUFFER as usize).unwrap();
+            Self { outbox: Outbox::new(false), ours, theirs, accepted: Vec::new(), received: Vec::new() }
+        }
+
+        async fn step(&mut self, step: &Step) {
+            let open = self.outbox.is_open();
+            let taken = match step {
+                Step::Send(length) => {
+                    let frame = Frame::data(0x82, &vec![self.accepted.len() as u8; *length]);
+                    self.outbox.send(&self.ours, &frame, LIMITS);
+                    Some(frame)
+                }
+                Step::Pong(length) => {
+                    let frame = Frame::data(0x8a, &vec![self.accepted.len() as u8; *length]);
+                    let taken = self.outbox.control(&self.ours, frame.bytes());
+                    taken.map(Result::unwrap).map(|_| frame)
+                }
+                Step::Flush => {
+                    self.outbox.flush(&self.ours, LIMITS);
+                    None
+                }
+                Step::Read(length) => {
+                    let mut buffer = vec![0; *length];
+                    let read = self.theirs.try_read(&mut buffer).unwrap_or(0);
+                    self.received.extend(&buffer[..read]);
+                    None
+                }
+                Step::Close(close) => self.outbox.start_close(*close).then(|| Frame::close(*close)),
+                Step::Answer => {
+                    self.outbox.answer_close(None);
+                    Some(Frame::closing(None))
+                }
+            };
+            self.accepted.extend(taken.filter(|_| open).map(|frame| frame.bytes().clone()));
+            if open && self.outbox.close() == Some(Close::Slow) && !matches!(step, Step::Close(_)) {
+                self.accepted.push(Frame::close(Close::Slow).bytes().clone());
+            }
+            let waiting = self.outbox.queue.iter().map(|waiting| waiting.bytes.len()).sum::<usize>();
+            assert_eq!(self.outbox.bytes, waiting, "what waits is counted");
+            assert!(!open || !self.outbox.is_open() || waiting <= LIMITS.bytes + PONG, "and limited");
+            assert!(self.outbox.queue.iter().filter(|waiting| waiting.control).count() <= 1, "one pong at most waits");
+            task::yield_now().await; // lets the runtime look at the sockets
+        }
+
+        /// Closes, if nobody has, and lets everything out.
+        async fn end(mut self) -> (Vec<Bytes>, Vec<u8>) {
+            self.step(&Step::Close(Close::Normal)).await;
+            let Self { mut outbox, ours, mut theirs, accepted, mut received } = self;
+            let flush = async move {
+                while let Next::Blocked(_) = outbox.flush(&ours, LIMITS) {
+                    ours.writable().await.unwrap();
+                }
+            };
+            tokio::join!(flush, theirs.read_to_end(&mut received)).1.unwrap();
+            (accepted, received)
+        }
+    }
+
+    /// Frames leave whole, in order and without anything between them, however the socket takes them; the last is the close frame. Only a close
+    /// that says so drops any, and never one that has begun.
     #[test]
-    fn a_close_frame_is_found_behind_a_pong() {
-        assert!(!holds_close(&[0x8a, 2, 0x88, 0x88]));
-        assert!(holds_close(&[0x8a, 2, 1, 2, 0x88, 2, 3, 232]));
-        assert!(holds_close(&[0x88, 0]));
-        assert!(!holds_close(&[]));
+    fn fuzz_outbox() {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
+        fuzz(file!(), vec(step(), 0..60), |steps| {
+            let (mut accepted, received) = runtime.block_on(async {
+                let mut run = Run::start(&listener).await;
+                for step in &steps {
+                    run.step(step).await;
+                }
+                run.end().await
+            });
+            let close = accepted.pop().unwrap();
+            let mut rest = received.strip_suffix(&close[..]).expect("the close frame comes last");
+            let left: Vec<_> = accepted
+                .iter()
+                .take_while(|frame| match rest.strip_prefix(&frame[..]) {
+                    Some(more) => {
+                        rest = more;
+                        true
+                    }
+                    None => false,
+                })
+                .collect();
+            let dropped = [Close::Slow, Close::Heartbeat].map(|close| Frame::close(close).bytes().clone());
+            assert!(rest.is_empty(), "nothing but what was accepted");
+            assert!(left.len() == accepted.len() || dropped.contains(&close), "nothing is dropped");
+        });
     }
 }

@@ -39,9 +39,17 @@ impl Frame {
     /// A close frame.
     #[must_use]
     pub(crate) fn close(close: Close) -> Self {
+        Self::closing(Some((close.code(), &close.reason())))
+    }
+
+    /// A close frame in answer to one: with its code and reason, if it has any.
+    #[must_use]
+    pub(crate) fn closing(status: Option<(u16, &str)>) -> Self {
         let mut buffer = vec![0; HEADER];
-        buffer.extend(close.code().to_be_bytes());
-        buffer.extend(close.reason().bytes());
+        if let Some((code, reason)) = status {
+            buffer.extend(code.to_be_bytes());
+            buffer.extend(reason.bytes());
+        }
         Self::finish(FIN_CLOSE, buffer)
     }
 

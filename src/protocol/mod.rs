@@ -6,6 +6,8 @@ mod close;
 mod command;
 mod event;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod name;
 mod payload;
 mod presence;

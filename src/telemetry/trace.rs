@@ -258,7 +258,10 @@ fn continue_from(span: &Span, parent: &TraceContext) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::Strategy as _, sample::select};
+
     use super::*;
+    use crate::fuzz::{fuzz, mutated};
 
     fn parent(trace_end: &str, flags: &str) -> TraceContext {
         format!("00-4bf92f3577b34da6{trace_end}-00f067aa0ba902b7-{flags}").parse().unwrap()
@@ -345,5 +348,20 @@ mod tests {
         let tracing = tracing(Sampler::ParentBasedTraceIdRatio, 0.25);
         let kept = (0..10_000).filter(|_| tracing.samples(None)).count();
         assert!((2000..3000).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn fuzz_traceparent() {
+        let good = [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more",
+        ];
+        let texts = mutated(select(good.to_vec()).prop_map(|text| text.as_bytes().to_vec()));
+        fuzz(file!(), texts, |bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            let Ok(context) = text.parse::<TraceContext>() else { return };
+            assert_eq!(context.to_string().parse(), Ok(context.clone()));
+            assert_eq!(context.to_string()[2..53], text[2..53], "the ids are kept");
+        });
     }
 }

@@ -35,6 +35,7 @@ mod revocation;
 mod secrets;
 mod session;
 mod socket;
+mod storm;
 mod support;
 mod tokens;
 mod tracing;

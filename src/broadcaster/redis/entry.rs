@@ -115,8 +115,49 @@ pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, Inval
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
     use super::*;
-    use crate::protocol::ClientId;
+    use crate::{
+        fuzz::{any_text, fuzz, json, mutated, texts},
+        protocol::ClientId,
+    };
+
+    fn draft() -> impl Strategy<Value = Draft> {
+        let payload = json().prop_map(|json| RawValue::from_string(json).unwrap());
+        let trace = option::of(texts("00-[0-9a-f]{31}1-[0-9a-f]{15}1-0[01]").prop_map(|text| text.parse().unwrap()));
+        let user = any_text().prop_map(|text| UserId::new(&text).ok());
+        (texts("[a-z][a-z0-9_.-]{0,63}"), user, payload, trace).prop_map(|(kind, user, payload, trace)| Draft {
+            room: RoomName::lobby(),
+            kind,
+            client: ClientId::random(),
+            user,
+            payload,
+            counted: None,
+            ephemeral: false,
+            trace,
+        })
+    }
+
+    /// As `chat.lua` completes it.
+    fn completed(draft: &Draft) -> String {
+        format!(r#"{{"v":1,"id":"7-2","prev":"7-1","ts":1764000000000,{}"#, tail(draft))
+    }
+
+    /// What Redis says becomes a message, or is refused; it is never repeated as it came.
+    #[test]
+    fn fuzz_entry() {
+        let hostile = mutated(draft().prop_map(|draft| completed(&draft).into_bytes()));
+        fuzz(file!(), (draft(), prop_oneof![9 => hostile, 1 => vec(any::<u8>(), 0..200)]), |(draft, bytes)| {
+            let publication = decode(&draft.room, completed(&draft).as_bytes()).unwrap();
+            assert_eq!((publication.trace, publication.place.unwrap().id.seq), (draft.trace, 2));
+            let message = std::str::from_utf8(publication.frame.json_text()).unwrap();
+            assert!(message.ends_with(&format!(r#","payload":{}}}"#, draft.payload)), "{message}");
+            let Ok(publication) = decode(&draft.room, &bytes) else { return };
+            assert!(serde_json::from_slice::<serde::de::IgnoredAny>(publication.frame.json_text()).is_ok());
+            assert!(publication.frame.wire_len() <= bytes.len() + 256);
+        });
+    }
 
     #[test]
     fn an_entry_comes_back_as_it_was_written() {

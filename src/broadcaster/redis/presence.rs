@@ -72,7 +72,27 @@ fn occupant(field: &str) -> Option<Occupant> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+    use crate::fuzz::{any_text, fuzz, mutated, object};
+
+    #[test]
+    fn fuzz_roster() {
+        let here = (any::<u32>(), vec(any_text(), 0..6)).prop_map(|(count, list)| {
+            let list = list.iter().map(|name| format!("{}{name}", ["u", "c", ""][name.len() % 3])).collect::<Vec<_>>();
+            let here = object([("count", count.to_string()), ("list", serde_json::to_string(&list).unwrap())]);
+            [HEAD, here.as_bytes(), b"}"].concat()
+        });
+        fuzz(file!(), (any_text(), mutated(here)), |(name, bytes)| {
+            if let Ok(user) = UserId::new(&name).map(Occupant::User) {
+                assert_eq!(occupant(&field(&user)), Some(user));
+            }
+            if let Some(Roster { here: Some(here), .. }) = decode(&bytes) {
+                assert!(here.is_sorted() && here.len() <= bytes.len());
+            }
+        });
+    }
 
     #[test]
     fn occupants_come_back_as_they_were_written() {
