@@ -43,7 +43,7 @@ async fn talk(mut client: Client) -> Survivor {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_sockets_lose_nothing_acknowledged() {
     const SOCKETS: usize = 500;
     const ROOMS: [&str; 2] = ["/api/chat-api/ws/a", "/api/chat-api/ws/b"];
@@ -54,7 +54,7 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
     let node = &chat.nodes[0];
     let clients = join_all((0..SOCKETS).map(|n| node.client(ROOMS[n % ROOMS.len()]))).await;
     let talking: Vec<_> = clients.into_iter().map(|client| tokio::task::spawn(talk(client))).collect();
-    eventually("messages flow", || async { node.metric("chat_messages_received_total").await > 2000.0 }).await;
+    eventually("messages flow", || async { node.metric("chat_messages_received_total").await > 500.0 }).await;
     let start = Instant::now();
     node.signal("TERM");
     eventually("it drains", || async { node.metric("chat_draining").await > 0.0 }).await;
