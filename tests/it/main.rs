@@ -36,6 +36,7 @@ mod secrets;
 mod session;
 mod socket;
 mod storm;
+#[expect(dead_code, reason = "tests/chaos uses the rest")]
 mod support;
 mod tokens;
 mod tracing;

@@ -46,6 +46,14 @@ impl From<Refused> for Answer {
     }
 }
 
+/// Why there is no socket.
+#[derive(Debug)]
+pub enum OpenError {
+    Refused(Refused),
+    /// No HTTP answer at all.
+    Broken(String),
+}
+
 pub struct Client {
     pub socket: WebSocketStream<TcpStream>,
     pub protocol: Option<String>,
@@ -55,22 +63,40 @@ pub struct Client {
 
 impl Client {
     pub async fn open(address: SocketAddr, path: &str, offer: Offer) -> Result<Self, Refused> {
+        match Self::try_open(address, path, offer, PATIENCE).await {
+            Ok(client) => Ok(client),
+            Err(OpenError::Refused(refused)) => Err(refused),
+            Err(OpenError::Broken(error)) => panic!("{path}: {error}"),
+        }
+    }
+
+    /// The same where the node may not be there.
+    pub async fn try_open(
+        address: SocketAddr,
+        path: &str,
+        offer: Offer,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
         let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
         for (name, value) in offer.headers {
             request
                 .headers_mut()
                 .append(HeaderName::from_static(name), HeaderValue::from_str(&value).expect("a value"));
         }
-        let tcp = TcpStream::connect(address).await.expect("the node listens");
-        tcp.set_nodelay(true).expect("a socket");
-        match timeout(PATIENCE, client_async(request, tcp)).await.expect("an answer to the upgrade") {
-            Ok((socket, response)) => {
+        let opening = async {
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            client_async(request, tcp).await
+        };
+        match timeout(patience, opening).await {
+            Ok(Ok((socket, response))) => {
                 let protocol = response.headers().get("sec-websocket-protocol");
                 let protocol = protocol.map(|value| value.to_str().expect("text").to_owned());
                 Ok(Self { socket, protocol, close: None })
             }
-            Err(Error::Http(response)) => Err(refused(&response)),
-            Err(error) => panic!("{path}: {error}"),
+            Ok(Err(Error::Http(response))) => Err(OpenError::Refused(refused(&response))),
+            Ok(Err(error)) => Err(OpenError::Broken(error.to_string())),
+            Err(_) => Err(OpenError::Broken("no answer to the upgrade".into())),
         }
     }
 

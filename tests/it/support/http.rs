@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -34,19 +35,29 @@ pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> A
 }
 
 pub async fn send(address: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
-    let socket = TcpStream::connect(address).await.expect("the node listens");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.expect("HTTP");
-    let driver = tokio::task::spawn(connection);
+    try_send(address, method, path, headers, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The same where the node may not be there.
+pub async fn try_send(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let socket = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
     let mut request = Request::builder().method(method).uri(path).header("host", address.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response =
-        sender.send_request(request.body(Full::new(Bytes::from(body))).expect("a request")).await.expect("an answer");
+    let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
-    driver.abort();
-    Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 /// Sends bytes as they are and reads the answer until the server closes.

@@ -5,7 +5,9 @@ pub mod collector;
 pub mod http;
 pub mod issuer;
 pub mod node;
+pub mod proxy;
 pub mod redis;
+pub mod sentinel;
 pub mod tls;
 pub mod token;
 

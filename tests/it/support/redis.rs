@@ -18,29 +18,40 @@ use super::{PATIENCE, eventually};
 pub struct Redis {
     folder: TempDir,
     port: u16,
+    options: Vec<String>,
     process: Option<Child>,
 }
 
 impl Redis {
     /// With its log flushed to disk every second, as the chart runs it.
     pub async fn start() -> Self {
-        loop {
+        Self::start_with(&[]).await
+    }
+
+    /// With options of its own behind the usual ones: `--name`, `value`, …
+    pub async fn start_with(options: &[&str]) -> Self {
+        for _ in 0..5 {
             let mut redis = Self::absent();
+            redis.options = options.iter().map(ToString::to_string).collect();
             if redis.launch().await {
                 return redis;
             }
         }
+        panic!("redis-server does not start with {options:?}");
     }
 
     /// A port and a folder, nothing running yet.
     pub fn absent() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        Self { folder: TempDir::new().expect("a folder"), port, process: None }
+        let folder = TempDir::new().expect("a folder");
+        Self { folder, port: free_port(), options: Vec::new(), process: None }
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// Starts it, with whatever its folder holds.
@@ -53,6 +64,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port"]).arg(self.port.to_string()).arg("--dir").arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--loglevel", "warning"]);
+        command.args(["--repl-diskless-sync-delay", "0"]).args(&self.options);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("redis-server is installed: run `make tools`");
         let pid = child.id();
@@ -113,26 +125,61 @@ impl Redis {
 
     /// One command by hand; the raw reply.
     pub async fn command(&self, words: &[&str]) -> String {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        let mut socket =
-            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.expect("redis listens");
-        socket.write_all(request.as_bytes()).await.expect("redis reads");
-        let mut reply = vec![0; 65536];
-        let read = socket.read(&mut reply).await.expect("redis answers");
-        String::from_utf8_lossy(&reply[..read]).into_owned()
+        command(self.address(), words).await.expect("redis answers")
+    }
+
+    /// One line of `INFO`, by its name; empty if there is none.
+    pub async fn info(&self, name: &str) -> String {
+        let info = self.command(&["INFO", "everything"]).await;
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().to_owned()
+    }
+
+    /// Makes it a replica of `master`, and waits until it has everything.
+    pub async fn follow(&self, master: &Self) {
+        self.command(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]).await;
+        eventually("the replica has caught up", || async { self.info("master_link_status").await == "up" }).await;
+    }
+
+    /// Makes it a replica of a server that is not there.
+    pub async fn follow_nobody(&self) {
+        self.command(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
+        eventually("the link is down", || async { self.info("master_link_status").await == "down" }).await;
+    }
+
+    /// Makes it a master, with what it has.
+    pub async fn promote(&self) {
+        self.command(&["REPLICAOF", "NO", "ONE"]).await;
+        eventually("it is a master", || async { self.info("role").await == "master" }).await;
     }
 
     /// This very process, not another one on its port.
     async fn answers(&self, pid: u32) -> bool {
-        if TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.is_err() {
+        if TcpStream::connect(self.address()).await.is_err() {
             return false;
         }
         let own = self.command(&["INFO", "server"]).await.contains(&format!("process_id:{pid}\r"));
         own && self.command(&["PING"]).await.starts_with("+PONG") // it has read its log
     }
+}
+
+/// One command to a server; as much of the raw reply as comes in one piece.
+pub async fn command(address: SocketAddr, words: &[&str]) -> std::io::Result<String> {
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request += &format!("${}\r\n{word}\r\n", word.len());
+    }
+    let mut socket = TcpStream::connect(address).await?;
+    socket.write_all(request.as_bytes()).await?;
+    let mut reply = vec![0; 65536];
+    let read = socket.read(&mut reply).await?;
+    Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
 }
 
 impl Drop for Redis {
