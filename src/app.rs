@@ -60,13 +60,9 @@ impl App {
         let tasks = Tasks::default();
         let readiness = Arc::new(Readiness::new(config.redis.url.is_some(), config.readiness.redis_grace));
         let authenticator = Authenticator::start(&config.auth, &tasks, &readiness, &metrics).context("auth")?;
-        let hub = Hub::start(
-            Prepared::new(&config)?,
-            config.presence.clone(),
-            tasks.clone(),
-            readiness.clone(),
-            metrics.clone(),
-        );
+        let broadcaster = Prepared::new(&config)?;
+        broadcaster.check().await?;
+        let hub = Hub::start(broadcaster, config.presence.clone(), tasks.clone(), readiness.clone(), metrics.clone());
         let service = Arc::new(Service {
             hub,
             authenticator,

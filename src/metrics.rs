@@ -3,7 +3,8 @@
 //! Every label value is known here at the start and begins at 0; none comes from a user. Handles are looked up once, never per message.
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 use crate::protocol::{Close, ErrorCode, ProblemCode};
@@ -36,6 +37,8 @@ pub(crate) const AUTH_FAILURES: [&str; 17] = [
 const RELOADS: [&str; 2] = ["applied", "refused"];
 /// How a fetch of the issuer's keys ended.
 const FETCHES: [&str; 2] = ["ok", "failed"];
+/// What of the durability of Redis can be found out.
+const DURABILITIES: [&str; 4] = ["none", "everysec", "always", "unknown"];
 /// What a limit was on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -111,6 +114,7 @@ pub struct Metrics {
     pub redis_up: IntGauge,
     /// 1 if Redis shows which history of its data it has.
     pub redis_fenced: IntGauge,
+    durability: IntGaugeVec,
     /// Since what this node published last came back to it.
     pub canary_age: Gauge,
     /// Times that the subscriber connection was made anew.
@@ -198,6 +202,13 @@ impl Metrics {
             redis_up: make.gauge("redis_up", "1 while Redis answers; always 0 where none is used.")?,
             redis_fenced: make
                 .gauge("redis_fenced", "1 if Redis shows its replication id, so that lost messages are noticed.")?,
+            durability: make.register(IntGaugeVec::new(
+                Opts::new(
+                    "redis_durability",
+                    "1 for the durability that is declared and what Redis shows of it; absent before it was reached.",
+                ),
+                &["declared", "found"],
+            )?)?,
             canary_age: make
                 .float("redis_canary_age_seconds", "Since what this node published last came back to it.")?,
             redis_reconnects: make
@@ -225,6 +236,14 @@ impl Metrics {
             registry,
             process,
         })
+    }
+
+    /// Says what is declared of Redis' durability and what was found.
+    pub fn durability(&self, declared: &'static str, found: &'static str) {
+        debug_assert!(DURABILITIES.contains(&declared) && DURABILITIES.contains(&found));
+        for each in DURABILITIES {
+            self.durability.with_label_values(&[declared, each]).set(i64::from(each == found));
+        }
     }
 
     /// The counter of connections ended with `code`.

@@ -93,20 +93,21 @@ struct State {
     revocations_away: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Redis {
     NotNeeded,
-    NotYet,
+    /// And what speaks against it, if it answers.
+    NotYet(Option<String>),
     Up,
     Deaf,
-    DownSince(Instant),
+    DownSince(Instant, Option<String>),
 }
 
 impl Readiness {
     /// Not ready until [`Readiness::started`], nor, where Redis is used, before it was reached once.
     #[must_use]
     pub fn new(uses_redis: bool, grace: Duration) -> Self {
-        let redis = if uses_redis { Redis::NotYet } else { Redis::NotNeeded };
+        let redis = if uses_redis { Redis::NotYet(None) } else { Redis::NotNeeded };
         Self {
             state: Mutex::new(State {
                 started: false,
@@ -139,11 +140,13 @@ impl Readiness {
         self.state.lock().redis = Redis::Deaf;
     }
 
-    /// Redis does not answer.
-    pub fn redis_down(&self) {
+    /// Redis does not answer, or does with what speaks against it.
+    pub fn redis_down(&self, problem: Option<String>) {
         let redis = &mut self.state.lock().redis;
-        if let Redis::Up = redis {
-            *redis = Redis::DownSince(Instant::now());
+        match redis {
+            Redis::NotYet(before) | Redis::DownSince(_, before) => *before = problem,
+            Redis::Up => *redis = Redis::DownSince(Instant::now(), problem),
+            Redis::NotNeeded | Redis::Deaf => {}
         }
     }
 
@@ -180,13 +183,18 @@ impl Readiness {
         if state.draining {
             reasons.push("draining".to_owned());
         }
-        match state.redis {
-            Redis::NotYet => reasons.push("redis: not reached yet".to_owned()),
-            Redis::DownSince(since) if since.elapsed() >= self.grace => {
-                reasons.push(format!("redis: unreachable for {} s", since.elapsed().as_secs()));
+        match &state.redis {
+            Redis::NotYet(None) => reasons.push("redis: not reached yet".to_owned()),
+            Redis::NotYet(Some(problem)) => reasons.push(format!("redis: {problem}")),
+            Redis::DownSince(since, problem) if since.elapsed() >= self.grace => {
+                let seconds = since.elapsed().as_secs();
+                reasons.push(match problem {
+                    None => format!("redis: unreachable for {seconds} s"),
+                    Some(problem) => format!("redis: of no use for {seconds} s: {problem}"),
+                });
             }
             Redis::Deaf => reasons.push("redis: what it publishes does not arrive here".to_owned()),
-            Redis::DownSince(_) | Redis::Up | Redis::NotNeeded => {}
+            Redis::DownSince(..) | Redis::Up | Redis::NotNeeded => {}
         }
         if state.revocations_away {
             reasons.push("auth: the revocations have not been read yet".to_owned());
@@ -210,12 +218,14 @@ mod tests {
             let readiness = Readiness::new(true, grace);
             assert_eq!(readiness.reasons(), ["starting", "redis: not reached yet"]);
             readiness.started();
-            readiness.redis_down();
+            readiness.redis_down(None);
             assert_eq!(readiness.reasons(), ["redis: not reached yet"], "never reached is not the same as lost");
+            readiness.redis_down(Some("it is a replica".into()));
+            assert_eq!(readiness.reasons(), ["redis: it is a replica"]);
             readiness.redis_up();
             assert!(readiness.is_started() && readiness.reasons().is_empty());
-            readiness.redis_down();
-            readiness.redis_down();
+            readiness.redis_down(Some("LOADING".into()));
+            readiness.redis_down(None);
             assert_eq!(readiness.reasons().first().map(String::as_str), after_loss);
             readiness.redis_up();
             assert!(readiness.reasons().is_empty());

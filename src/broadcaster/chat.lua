@@ -27,9 +27,15 @@ local function milliseconds()
 end
 
 -- Which history of this data it is: Redis takes a new one on every promotion and restart. Empty where a managed Redis does not show it: then
--- nothing notices that messages are lost.
+-- nothing notices that messages are lost. A replica has nothing to say: what it lacks is not lost.
 local function identity()
-  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+  local info = redis.pcall('INFO', 'replication')
+  if type(info) ~= 'string' then
+    return ''
+  elseif string.find(info, 'role:slave', 1, true) then
+    error({ err = "READONLY it is a replica" })
+  end
+  return string.match(info, 'master_replid:(%x+)') or ''
 end
 
 -- Closes the room's epoch at what survived, and opens the next. Returns it.

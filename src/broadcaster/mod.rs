@@ -15,7 +15,10 @@ use std::{
 
 use serde_json::value::RawValue;
 
-pub use self::presence::Attendance;
+pub use self::{
+    presence::Attendance,
+    redis::{CertificateError, Certificates, functions, place_of},
+};
 
 use crate::{
     config::{self, Config},
@@ -240,6 +243,14 @@ impl Prepared {
         match &config.redis.url {
             None => Ok(Self::Local(config.history.clone())),
             Some(url) => Ok(Self::Redis(Box::new(redis::Settings::new(url, config)?))),
+        }
+    }
+
+    /// An error if what is configured is there, and will never do.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Local(_) => Ok(()),
+            Self::Redis(settings) => settings.check().await,
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     app::App,
-    auth, cluster,
+    auth, broadcaster, cluster,
     config::{self, Config},
     http::openapi,
     metrics::Metrics,
@@ -66,6 +66,8 @@ enum Command {
         /// A document with a pair of marks for each table.
         document: PathBuf,
     },
+    /// Print the Redis function library, for a Redis whose users may not load it: `… | redis-cli -x FUNCTION LOAD REPLACE`.
+    RedisFunctions,
     /// Send a message through a running service and wait for it on a second socket.
     Check {
         /// The service, such as `http://chat-api:8080`.
@@ -113,6 +115,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Openapi => print(&openapi::document()?),
         Command::Tables { document } => print(&tables::fill(&std::fs::read_to_string(document)?)?),
+        Command::RedisFunctions => print(&broadcaster::functions()),
         Command::Check { url, token, timeout } => {
             let token = match token {
                 Some(token) => Some(token),

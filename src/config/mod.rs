@@ -10,7 +10,7 @@ mod source;
 mod validate;
 mod value;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -241,6 +241,26 @@ pub struct Redis {
     /// `redis://`, `rediss://` or `unix://`; unset or empty: this node is the whole chat.
     #[serde(deserialize_with = "value::optional", serialize_with = "value::masked_url")]
     pub url: Option<Secret>,
+    /// Sentinels (`host:port`) that know where the master is; the host of `url` is then the name of its set.
+    #[serde(deserialize_with = "value::list")]
+    pub sentinels: Vec<String>,
+    /// Who the sentinels are told this is.
+    #[serde(deserialize_with = "value::optional")]
+    pub sentinel_user: Option<String>,
+    /// The password for the sentinels; that of `url` is for the master.
+    #[serde(deserialize_with = "value::optional")]
+    pub sentinel_password: Option<Secret>,
+    /// The authorities (PEM) whose certificates are trusted with `rediss://`; unset: the system's.
+    #[serde(deserialize_with = "value::optional")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// The certificate (PEM) that this node shows.
+    #[serde(deserialize_with = "value::optional")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[serde(deserialize_with = "value::optional")]
+    pub tls_key_file: Option<PathBuf>,
+    /// What an acknowledged message is meant to survive in Redis; compared with what Redis says.
+    pub durability: Durability,
     /// The longest one command or one connect may take.
     #[serde(with = "value::duration")]
     pub timeout: Duration,
@@ -257,10 +277,41 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             url: None,
+            sentinels: Vec::new(),
+            sentinel_user: None,
+            sentinel_password: None,
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            durability: Durability::Everysec,
             timeout: Duration::from_secs(2),
             publish_deadline: Duration::from_secs(10),
             publishers: 4,
             prefix: "chat".to_owned(),
+        }
+    }
+}
+
+/// What an acknowledged message survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Nothing: a restart of Redis may forget it.
+    None,
+    /// A crash of Redis, but for the last second or two (`appendfsync everysec`).
+    Everysec,
+    /// A crash of the machine too (`appendfsync always`).
+    Always,
+}
+
+impl Durability {
+    /// The word for it, in the configuration and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Everysec => "everysec",
+            Self::Always => "always",
         }
     }
 }

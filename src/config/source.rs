@@ -21,7 +21,7 @@ const CONFIG_FILE: &str = "CHAT_CONFIG";
 /// Shown without its password.
 const REDIS_URL: &str = "redis.url";
 /// Keys whose values are never shown.
-const SECRETS: [&str; 3] = ["auth.secret", "auth.public_key", REDIS_URL]; // a private key may stand where a public one should
+const SECRETS: [&str; 4] = ["auth.secret", "auth.public_key", REDIS_URL, "redis.sentinel_password"]; // a private key may stand where a public one should
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

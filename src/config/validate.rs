@@ -2,12 +2,14 @@
 //!
 //! Owns the rules; the types have already refused what cannot be read. Finds every fault, not the first.
 
+mod redis;
+
 use std::time::Duration;
 
 use http::Uri;
 use tracing_subscriber::EnvFilter;
 
-use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Presence, Redis, Server, Telemetry, mask_url};
+use super::{Auth, Config, Drain, History, Kubernetes, Limits, Log, Presence, Server, Telemetry, mask_url};
 use crate::auth::{self, KeyError, Permissions};
 
 /// A value that makes no sense.
@@ -176,25 +178,6 @@ impl Rules {
         self.require(presence.events_max <= 1000, "presence.events_max", "0 to 1000");
     }
 
-    fn redis(&mut self, redis: &Redis) {
-        let problem = redis.url.as_ref().and_then(|url| redis_problem(url.expose()));
-        if let Some(problem) = problem {
-            let forms = "redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path";
-            self.require(false, "redis.url", format!("{forms}, or empty for none: {problem}"));
-        }
-        self.positive(redis.timeout, "redis.timeout");
-        self.require_both(
-            redis.publish_deadline >= redis.timeout,
-            "redis.publish_deadline",
-            "redis.timeout",
-            "redis.timeout or more",
-        );
-        self.require((1..=64).contains(&redis.publishers), "redis.publishers", "1 to 64");
-        let grammar = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        let prefix = (1..=64).contains(&redis.prefix.len()) && redis.prefix.bytes().all(grammar);
-        self.require(prefix, "redis.prefix", "1 to 64 of A-Z a-z 0-9 _ . -");
-    }
-
     fn drain(&mut self, drain: &Drain) {
         let day = Duration::from_secs(24 * 60 * 60);
         self.require(drain.total() <= day, "drain.window", "delay, window and flush of at most a day together");
@@ -259,20 +242,4 @@ fn is_endpoint(text: &str) -> bool {
     let host =
         uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
     scheme && host && uri.query().is_none()
-}
-
-/// What is wrong with a Redis URL; never repeats the URL.
-fn redis_problem(url: &str) -> Option<String> {
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    if !matches!(scheme, Some("redis" | "rediss" | "redis+unix" | "unix")) {
-        return Some("it does not begin with one of these".to_owned());
-    }
-    if url.contains("$(") {
-        return Some(
-            "a $(NAME) in it was not replaced; in Kubernetes that variable must be defined before this one".to_owned(),
-        );
-    }
-    let error = redis::Client::open(url).err()?.to_string().to_lowercase();
-    let problem = error.split(" - ").next().unwrap_or(&error); // the rest is the driver's name for its kind of error
-    Some(format!("{problem} (special characters of a password must be escaped: %40 for @, %2F for /)"))
 }

@@ -1,11 +1,14 @@
 //! The Redis function library: its name, its loading, calls to it.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use deadpool_redis::{Connection, Pool};
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult, aio::ConnectionLike};
+use deadpool_redis::Connection;
+use redis::{Cmd, FromRedisValue, RedisError, aio::ConnectionLike};
 
-use super::super::ReadError;
+use super::{
+    master::{Master, Site},
+    trouble::Trouble,
+};
 
 const SOURCE: &str = include_str!("../chat.lua");
 
@@ -82,49 +85,63 @@ pub(super) fn is_missing(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("Function not found"))
 }
 
-/// Loads the library; loading it again is harmless.
-pub(super) async fn load(connection: &mut (impl ConnectionLike + Send)) -> RedisResult<()> {
-    let source = SOURCE.replace("@LIBRARY@", &LIBRARY);
-    let mut command = redis::cmd("FUNCTION");
-    command.arg("LOAD").arg("REPLACE").arg(source);
-    command.query_async(connection).await
+/// The library's name.
+pub(super) fn library() -> &'static str {
+    &LIBRARY
 }
 
-/// Calls on pooled connections, each of which holds one for a round trip.
+/// The library's text, ready to be loaded.
+pub(super) fn source() -> String {
+    SOURCE.replace("@LIBRARY@", &LIBRARY)
+}
+
+/// Loads the library; loading it again is harmless.
+pub(super) async fn load(connection: &mut (impl ConnectionLike + Send)) -> Result<(), Trouble> {
+    let mut command = redis::cmd("FUNCTION");
+    command.arg("LOAD").arg("REPLACE").arg(source());
+    let loaded: Result<(), RedisError> = command.query_async(connection).await;
+    loaded.map_err(|error| if error.code() == Some("NOPERM") { Trouble::NoLibrary } else { error.into() })
+}
+
+/// One call; loads the library where it is missing.
+pub(super) async fn ask<T: FromRedisValue>(
+    connection: &mut (impl ConnectionLike + Send),
+    call: &Cmd,
+) -> Result<T, Trouble> {
+    match call.query_async(connection).await {
+        Err(error) if is_missing(&error) => {
+            load(connection).await?;
+            Ok(call.query_async(connection).await?)
+        }
+        answer => Ok(answer?),
+    }
+}
+
+/// Calls on pooled connections to the master, each of which holds one for a round trip.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(Pool);
+pub(super) struct Caller(Arc<Master>);
 
 impl Caller {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self(pool)
+    pub(super) fn new(master: Arc<Master>) -> Self {
+        Self(master)
     }
 
-    /// One call; loads the library where it is missing.
-    pub(super) async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, ReadError> {
-        let mut connection = self.0.get().await.map_err(|error| ReadError(error.to_string()))?;
-        let mut result = call.query_async(&mut connection).await;
-        if let Err(error) = &result
-            && is_missing(error)
-        {
-            load(&mut connection).await?;
-            result = call.query_async(&mut connection).await;
-        }
-        if let Err(error) = &result
-            && breaks_connection(error)
-        {
-            drop(Connection::take(connection));
-        }
-        Ok(result?)
+    /// See [`ask`].
+    pub(super) async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, Trouble> {
+        let site = self.0.site()?;
+        let asked = site.stay_for(self.ask_at(&site, call)).await;
+        asked.unwrap_or_else(|| Err(Trouble::Unreachable("the master is elsewhere since".into())))
     }
-}
 
-/// Whether a connection is of no use after `error`: its late replies, if any, must not meet another caller; nor is a server that is no master
-/// any more.
-fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || is_demoted(error)
-}
-
-/// Whether the server is a replica now.
-pub(super) fn is_demoted(error: &RedisError) -> bool {
-    error.code() == Some("READONLY")
+    async fn ask_at<T: FromRedisValue>(&self, site: &Site, call: &Cmd) -> Result<T, Trouble> {
+        let mut connection = site.reader().await.inspect_err(|_| self.0.look())?;
+        let answer = ask(&mut connection, call).await;
+        match &answer {
+            // Late replies must not meet another caller.
+            Err(Trouble::Unreachable(_)) => drop(Connection::take(connection)),
+            Err(Trouble::Replica) => self.0.doubt(site),
+            _ => {}
+        }
+        answer
+    }
 }

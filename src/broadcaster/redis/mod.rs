@@ -1,29 +1,43 @@
 //! The room log in Redis, shared by any number of nodes.
 //!
 //! Appending and fanning out is one atomic command ([`function`], `chat.lua`). [`publisher`] sends them, [`subscriber`] listens on one
-//! connection of its own for the rooms that have members here, reads go through a pool.
+//! connection of its own for the rooms that have members here, reads go through a pool; [`master`] knows where all of them connect to.
 
+mod certificates;
 mod entry;
 mod function;
+mod master;
 mod presence;
 mod publisher;
+mod sentinel;
+mod server;
 mod subscriber;
+mod trouble;
 
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use anyhow::Context as _;
-use deadpool_redis::{Manager, Pool, PoolError, Runtime, Timeouts};
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings};
-
+use anyhow::bail;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::{function::Caller, publisher::Publisher, subscriber::Subscriptions};
+pub use self::{
+    certificates::{CertificateError, Certificates},
+    sentinel::place_of,
+};
+use self::{
+    function::Caller,
+    master::Master,
+    publisher::Publisher,
+    server::Server,
+    subscriber::{Known, Subscriber, Subscriptions},
+    trouble::Trouble,
+};
 use super::{Attendance, Counted, Draft, Outlet, Page, PublishError, ReadError, Relation, Sender, Stretch};
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Durability, Secret},
     metrics::Metrics,
     protocol::{MessageId, RoomName, Roster, UserId},
     shutdown::{Readiness, Tasks},
@@ -33,8 +47,6 @@ use crate::{
 const META_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Messages kept of what nodes say to each other.
 const INTERNAL_MESSAGES: u64 = 100_000;
-/// Connections for reads; each read holds one for a round trip.
-const READERS: usize = 4;
 
 /// Of `read` in `chat.lua`: the last position, the one up to which the entries go, how they relate to the one asked for, and they.
 type Reply = (String, String, String, Vec<Vec<u8>>);
@@ -51,28 +63,28 @@ pub struct Redis {
     metrics: Arc<Metrics>,
 }
 
-/// How to reach Redis, what it keeps, and pools that connect when first used.
+/// How to reach Redis, and what it keeps.
 #[derive(Debug)]
 pub struct Settings {
-    server: Server,
+    master: Arc<Master>,
     keys: Keys,
-    readers: Pool,
-    writers: Pool,
     publishers: usize,
+    timeout: Duration,
     deadline: Duration,
+    durability: Durability,
     retention: publisher::Retention,
     internal: publisher::Retention,
 }
 
 impl Settings {
     pub(super) fn new(url: &Secret, config: &Config) -> anyhow::Result<Self> {
-        let server = Server::new(url, config.redis.timeout)?;
         let (log, messages) = (config.history.age, config.history.messages);
         Ok(Self {
-            readers: server.pool(READERS)?,
-            writers: server.pool(config.redis.publishers)?,
+            master: Arc::new(Master::new(url, &config.redis)?),
             publishers: config.redis.publishers,
+            timeout: config.redis.timeout,
             deadline: config.redis.publish_deadline,
+            durability: config.redis.durability,
             keys: Keys { prefix: config.redis.prefix.as_str().into() },
             retention: publisher::Retention { messages, log, meta: META_AGE.max(log) },
             internal: publisher::Retention {
@@ -80,8 +92,20 @@ impl Settings {
                 log: config.auth.max_token_age,
                 meta: META_AGE.max(config.auth.max_token_age),
             },
-            server,
         })
+    }
+
+    /// An error if Redis is there, and will never do. One that is not there, or not fit now, is waited for.
+    pub(super) async fn check(&self) -> anyhow::Result<()> {
+        let look = async {
+            let site = self.master.find().await?;
+            let mut connection = site.subscriber(|_| Ok(())).await?;
+            Server::examine(&mut connection).await
+        };
+        match timeout(self.timeout, look).await {
+            Ok(Err(trouble @ Trouble::Cluster)) => bail!("redis.url: {trouble}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -93,20 +117,23 @@ impl Redis {
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Settings { server, keys, readers, writers, publishers, deadline, retention, internal } = settings;
-        let publisher = Publisher::start(&writers, publishers, &keys, (retention, internal), deadline, &metrics);
+        let Settings { master, keys, publishers, deadline, durability, retention, internal, .. } = settings;
+        let publisher = Publisher::start(&master, publishers, &keys, (retention, internal), deadline, &metrics);
         let subscriptions = Arc::new(Subscriptions::default());
-        let (caller, node) = (Caller::new(readers), Uuid::new_v4().simple().to_string());
-        let subscriber = subscriber::Subscriber {
-            server,
+        let (caller, node) = (Caller::new(master.clone()), Uuid::new_v4().simple().to_string());
+        let subscriber = Subscriber {
+            master: master.clone(),
             caller: caller.clone(),
             node: node.clone(),
             keys: keys.clone(),
+            durability,
             subscriptions: subscriptions.clone(),
             outlet,
             readiness,
             metrics: metrics.clone(),
+            known: Known::default(),
         };
+        tasks.spawn_until_stopped(master.keep_found());
         tasks.spawn_until_stopped(subscriber.run());
         Self { node, keys, caller, publisher, subscriptions, metrics }
     }
@@ -204,10 +231,10 @@ impl Redis {
     }
 }
 
-impl From<RedisError> for ReadError {
-    fn from(error: RedisError) -> Self {
-        Self(error.to_string())
-    }
+/// The function library, for whoever loads it beforehand.
+#[must_use]
+pub fn functions() -> String {
+    function::source()
 }
 
 /// The names of a room's keys and channel, all in one hash slot.
@@ -248,9 +275,9 @@ impl Keys {
         format!("{{{}:{room}}}:m:{}", self.prefix, id.simple())
     }
 
-    /// The channel on which a node hears itself.
+    /// The channel on which a node hears itself; no room's, as those have names.
     fn canary(&self, node: &str) -> String {
-        format!("{{{}}}:canary:{node}", self.prefix)
+        format!("{{{}:}}:canary:{node}", self.prefix)
     }
 
     /// The room that a channel belongs to.
@@ -258,51 +285,6 @@ impl Keys {
         let channel = std::str::from_utf8(channel).ok()?;
         let name = channel.strip_prefix('{')?.strip_prefix(&*self.prefix)?.strip_prefix(':')?.strip_suffix('}')?;
         RoomName::stored(name).ok()
-    }
-}
-
-/// How to reach Redis.
-#[derive(Debug, Clone)]
-struct Server {
-    info: ConnectionInfo,
-    timeout: Duration,
-}
-
-impl Server {
-    fn new(url: &Secret, timeout: Duration) -> anyhow::Result<Self> {
-        let client = Client::open(url.expose()).context("redis.url is not valid")?;
-        let tcp = TcpSettings::default().set_nodelay(true);
-        let info = client.get_connection_info().clone().set_tcp_settings(tcp);
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Ok(Self { info: info.set_redis_settings(settings), timeout })
-    }
-
-    /// Timeouts on everything: the crate's own response timeout is 500 ms, its pools wait for ever.
-    fn settings(&self) -> AsyncConnectionConfig {
-        AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
-            .set_pipeline_buffer_size(1024)
-    }
-
-    fn pool(&self, size: usize) -> anyhow::Result<Pool> {
-        let manager = Manager::new_with_config(self.info.clone(), self.settings()).context("redis.url is not valid")?;
-        let wait = Some(self.timeout);
-        let timeouts = Timeouts { wait, create: wait, recycle: wait };
-        Pool::builder(manager)
-            .max_size(size)
-            .timeouts(timeouts)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .context("cannot make the Redis pool")
-    }
-}
-
-/// A pool's error in one line, without the URL.
-fn reason(error: &PoolError) -> String {
-    match error {
-        PoolError::Timeout(_) => "no answer in time".into(),
-        other => other.to_string(),
     }
 }
 

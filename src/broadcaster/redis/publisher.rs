@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::{Connection, Pool};
+use deadpool_redis::Connection;
 use redis::{RedisError, Value};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -19,7 +19,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Keys, entry, function, reason};
+use super::{
+    Keys, entry, function,
+    master::{Master, Site},
+    trouble::is_demoted,
+};
 use crate::{
     broadcaster::{Counted, Draft, PublishError},
     metrics::Metrics,
@@ -87,7 +91,7 @@ struct Own {
 
 impl Publisher {
     pub(super) fn start(
-        pool: &Pool,
+        master: &Arc<Master>,
         tasks: usize,
         keys: &Keys,
         retentions: (Retention, Retention),
@@ -99,7 +103,7 @@ impl Publisher {
             .map(|_| {
                 let (sender, requests) = mpsc::channel(QUEUE);
                 let worker = Worker {
-                    pool: pool.clone(),
+                    master: master.clone(),
                     keys: keys.clone(),
                     retention: retentions.0,
                     internal: retentions.1,
@@ -131,8 +135,14 @@ impl Publisher {
     }
 }
 
+/// A connection, and where it goes.
+struct Link {
+    site: Arc<Site>,
+    connection: Connection,
+}
+
 struct Worker {
-    pool: Pool,
+    master: Arc<Master>,
     keys: Keys,
     retention: Retention,
     /// For what nodes say to each other.
@@ -143,7 +153,7 @@ struct Worker {
     sweep_at: usize,
     /// Kept while it is in use: asking the pool costs a round trip. After a quiet moment that round trip is worth it: what is sent into a
     /// connection that died meanwhile has to be sent again.
-    connection: Option<(Connection, Instant)>,
+    connection: Option<(Link, Instant)>,
     metrics: Arc<Metrics>,
 }
 
@@ -168,7 +178,7 @@ impl Worker {
             if batch.is_empty() {
                 return;
             }
-            let Some(connection) = self.connect().await else {
+            let Some(link) = self.connect().await else {
                 // What was never sent has an answer; what was is not known until Redis is back.
                 for request in batch.extract_if(.., |request| request.sent.is_none()) {
                     let _ = request.reply.send(Err(PublishError::Refused));
@@ -176,7 +186,7 @@ impl Worker {
                 sleep(RETRY.mul_f64(fastrand::f64())).await;
                 continue;
             };
-            match self.append(connection, batch).await {
+            match self.append(link, batch).await {
                 Some(results) => answer(batch, results),
                 None => keep_for_retry(batch),
             }
@@ -189,28 +199,17 @@ impl Worker {
     }
 
     /// One result for each message, or `None` when Redis did not answer and nothing is known.
-    async fn append(&mut self, mut connection: Connection, batch: &mut [Request]) -> Option<Vec<Outcome>> {
+    async fn append(&mut self, mut link: Link, batch: &mut [Request]) -> Option<Vec<Outcome>> {
         self.assign(batch);
-        let Some(mut results) = self.send(&mut connection, batch).await else {
-            drop(Connection::take(connection));
+        let sent = link.site.clone().stay_for(self.send(&mut link.connection, batch)).await.flatten();
+        let Some(results) = sent else {
+            drop(Connection::take(link.connection));
             return None;
         };
-        let is_missing = |result: &Result<Reply, RedisError>| result.as_ref().is_err_and(function::is_missing);
-        if results.iter().any(is_missing) {
-            if let Err(error) = function::load(&mut connection).await {
-                tracing::error!(%error, "cannot load the function library into Redis; allow FUNCTION LOAD or load it beforehand");
-            }
-            // Counted as they are, those that came through meanwhile are not stored again.
-            let Some(again) = self.send(&mut connection, batch).await else {
-                drop(Connection::take(connection));
-                return None;
-            };
-            results = again;
-        }
-        if results.iter().any(|result| result.as_ref().is_err_and(function::is_demoted)) {
-            drop(Connection::take(connection)); // the next one finds the master
+        if results.iter().any(|result| result.as_ref().is_err_and(is_demoted)) {
+            self.master.doubt(&link.site);
         } else {
-            self.connection = Some((connection, Instant::now()));
+            self.connection = Some((link, Instant::now()));
         }
         Some(results.into_iter().map(|reply| reply.map_or_else(|error| Err(failure(&error)), outcome)).collect())
     }
@@ -249,8 +248,24 @@ impl Worker {
         Turn { key: own.key.clone(), count: Count { n: own.n, base: own.n }, keep: keep * 2 }
     }
 
-    /// One reply for each request, or `None` when the connection failed and nothing is known.
+    /// One reply for each request, or `None` when the connection failed and nothing is known. Loads the library where it is missing.
     async fn send(&self, connection: &mut Connection, requests: &[Request]) -> Option<Vec<Result<Reply, RedisError>>> {
+        let results = self.send_once(connection, requests).await?;
+        if !results.iter().any(|result| result.as_ref().is_err_and(function::is_missing)) {
+            return Some(results);
+        }
+        if let Err(trouble) = function::load(connection).await {
+            tracing::error!(%trouble, "cannot publish");
+        }
+        // Counted as they are, those that came through meanwhile are not stored again.
+        self.send_once(connection, requests).await
+    }
+
+    async fn send_once(
+        &self,
+        connection: &mut Connection,
+        requests: &[Request],
+    ) -> Option<Vec<Result<Reply, RedisError>>> {
         let mut pipeline = redis::pipe();
         for request in requests {
             pipeline.add_command(self.command(request));
@@ -283,16 +298,19 @@ impl Worker {
         call
     }
 
-    async fn connect(&mut self) -> Option<Connection> {
-        if let Some((connection, used)) = self.connection.take()
+    async fn connect(&mut self) -> Option<Link> {
+        if let Some((link, used)) = self.connection.take()
             && used.elapsed() < QUIET
+            && !link.site.is_left()
         {
-            return Some(connection);
+            return Some(link);
         }
-        match self.pool.get().await {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                tracing::debug!(error = reason(&error), "no connection to Redis for publishing");
+        let site = self.master.site().ok()?;
+        match site.writer().await {
+            Ok(connection) => Some(Link { site, connection }),
+            Err(trouble) => {
+                tracing::debug!(%trouble, "no connection to Redis for publishing");
+                self.master.look();
                 None
             }
         }

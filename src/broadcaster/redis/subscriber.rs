@@ -10,23 +10,21 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{Cmd, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
 use super::{
-    Keys, Server, entry,
+    Keys, entry,
     function::{self, Caller},
+    master::{Master, Site},
     presence,
+    server::Server,
+    trouble::Trouble,
 };
-use crate::{
-    broadcaster::{Outlet, ReadError},
-    metrics::Metrics,
-    protocol::RoomName,
-    shutdown::Readiness,
-};
+use crate::{broadcaster::Outlet, config::Durability, metrics::Metrics, protocol::RoomName, shutdown::Readiness};
 
 /// Channels in one SUBSCRIBE.
 const CHUNK: usize = 1000;
@@ -115,15 +113,26 @@ impl Subscriptions {
 }
 
 pub(super) struct Subscriber {
-    pub(super) server: Server,
+    pub(super) master: Arc<Master>,
     /// For the canary: another connection than the subscription's.
     pub(super) caller: Caller,
     pub(super) node: String,
     pub(super) keys: Keys,
+    pub(super) durability: Durability,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) outlet: Weak<dyn Outlet>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) known: Known,
+}
+
+/// What is known of Redis, so that news are noticed.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Which history of the data it has.
+    identity: Option<String>,
+    server: Option<Server>,
+    trouble: Option<Trouble>,
 }
 
 /// What the connection's own task says to ours.
@@ -135,88 +144,91 @@ struct Signs {
     heard: Notify,
 }
 
+/// The subscription: a connection, and where it goes.
+struct Link {
+    site: Arc<Site>,
+    connection: MultiplexedConnection,
+    signs: Arc<Signs>,
+}
+
 impl Subscriber {
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut connected_before = false;
         let mut failures: u32 = 0;
-        let mut identity = None;
         loop {
-            let signs = Arc::new(Signs::default());
-            match self.connect(&signs).await {
-                Ok(mut connection) => {
+            let trouble = match self.connect().await {
+                Ok(link) => {
                     tracing::info!(reconnect = connected_before, "subscribed to Redis");
                     failures = 0;
+                    self.known.trouble = None;
                     if connected_before {
                         self.metrics.redis_reconnects.inc();
                     }
-                    let error = self.serve(&mut connection, &signs, &mut identity).await;
-                    tracing::warn!(%error, "lost the subscription to Redis; sockets stay, publishes are refused until it is back");
                     connected_before = true;
+                    self.serve(link).await
                 }
-                Err(error) => {
-                    if failures == 0 {
-                        tracing::warn!(%error, "cannot reach Redis; trying on");
-                    }
+                Err(trouble) => {
                     failures = failures.saturating_add(1);
+                    trouble
                 }
-            }
+            };
             self.subscriptions.lost();
-            self.readiness.redis_down();
             self.metrics.redis_up.set(0);
+            self.note_trouble(trouble);
             let longest = (BACKOFF.0 * 2_u32.saturating_pow(failures.min(8))).min(BACKOFF.1);
             sleep(longest.mul_f64(fastrand::f64())).await;
         }
     }
 
-    /// A connection with every wanted room, and the canary, subscribed.
-    async fn connect(&self, signs: &Arc<Signs>) -> RedisResult<MultiplexedConnection> {
-        let client = Client::open(self.server.info.clone())?;
-        let settings = self.server.settings().set_push_sender(self.receiver(signs.clone()));
-        let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+    /// A connection to the master on which a call has succeeded, with every wanted room, and the canary, subscribed.
+    async fn connect(&mut self) -> Result<Link, Trouble> {
+        let site = self.master.find().await?;
+        let signs = Arc::new(Signs::default());
+        let mut connection = site.subscriber(self.receiver(signs.clone())).await?;
+        self.note_server(Server::examine(&mut connection).await?);
         connection.subscribe(self.keys.canary(&self.node)).await?;
+        let identity = function::ask(&mut connection, &self.canary()).await?;
+        self.note_identity(identity);
         self.reconcile(&mut connection).await?;
-        Ok(connection)
+        Ok(Link { site, connection, signs })
     }
 
     /// Keeps the connection in agreement and proves it, until it fails.
-    async fn serve(
-        &self,
-        connection: &mut MultiplexedConnection,
-        signs: &Signs,
-        identity: &mut Option<String>,
-    ) -> String {
+    async fn serve(&mut self, link: Link) -> Trouble {
+        let Link { site, mut connection, signs } = link;
         self.stale();
-        let mut canary = interval(CANARY_EVERY);
+        let mut canary = interval_at(Instant::now() + CANARY_EVERY, CANARY_EVERY);
         canary.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut heard, mut unanswered) = (Instant::now(), 0);
         loop {
             tokio::select! {
-                () = signs.closed.notified() => return "closed by Redis".into(),
+                () = signs.closed.notified() => return Trouble::Unreachable("it closed the connection".into()),
+                () = site.left() => return Trouble::Unreachable("the master is elsewhere since".into()),
                 () = signs.heard.notified() => {
                     heard = Instant::now();
                     self.readiness.redis_up();
                     self.metrics.redis_up.set(1);
                 }
                 () = self.subscriptions.changed.notified() => {
-                    if let Err(error) = self.reconcile(connection).await {
-                        return error.to_string();
+                    if let Err(error) = self.reconcile(&mut connection).await {
+                        return error.into();
                     }
                 }
                 _ = canary.tick() => {
                     self.metrics.canary_age.set(heard.elapsed().as_secs_f64());
-                    match self.send_canary().await {
-                        Ok(present) => {
+                    match self.caller.ask(&self.canary()).await {
+                        Ok(identity) => {
                             unanswered = 0;
-                            self.note_identity(identity, present);
+                            self.note_identity(identity);
                             if heard.elapsed() > SILENCE {
                                 self.readiness.redis_deaf();
-                                return "it is silent, while Redis answers".into();
+                                return Trouble::Unreachable("it is silent here, while it answers elsewhere".into());
                             }
                         }
-                        Err(error) => {
+                        Err(trouble) => {
                             unanswered += 1;
-                            if unanswered >= UNANSWERED {
-                                return error.to_string();
+                            if unanswered >= UNANSWERED || matches!(trouble, Trouble::Replica | Trouble::NoLibrary) {
+                                return trouble;
                             }
                         }
                     }
@@ -225,14 +237,36 @@ impl Subscriber {
         }
     }
 
-    async fn send_canary(&self) -> Result<String, ReadError> {
+    fn canary(&self) -> Cmd {
         let mut call = function::canary();
         call.arg(1).arg(self.keys.canary(&self.node));
-        self.caller.ask(&call).await
+        call
+    }
+
+    /// Says it where it counts, and in the log if it is news.
+    fn note_trouble(&mut self, trouble: Trouble) {
+        self.readiness.redis_down(trouble.is_answer().then(|| trouble.to_string()));
+        if self.known.trouble.as_ref() != Some(&trouble) {
+            if trouble.is_answer() {
+                tracing::error!(%trouble, "Redis cannot be used; trying on");
+            } else {
+                tracing::warn!(%trouble, "Redis is away; sockets stay, publishes are refused until it is back");
+            }
+        }
+        self.known.trouble = Some(trouble);
+    }
+
+    fn note_server(&mut self, server: Server) {
+        self.metrics.durability(self.durability.as_str(), server.durability(self.durability).as_str());
+        if self.known.server.as_ref() != Some(&server) {
+            server.report(self.durability);
+        }
+        self.known.server = Some(server);
     }
 
     /// Another history of the data: every room has to be looked at.
-    fn note_identity(&self, known: &mut Option<String>, present: String) {
+    fn note_identity(&mut self, present: String) {
+        let known = &mut self.known.identity;
         if known.as_ref() == Some(&present) {
             return;
         }

@@ -31,7 +31,7 @@ fn defaults_are_valid_and_print_as_they_are_read() {
     let defaults = Config::load(None, []).unwrap();
     let text = defaults.effective_toml();
     assert!(text.contains("heartbeat = \"25s\"") && text.contains("message_bytes = \"32KiB\""), "{text}");
-    assert!(text.contains("# not set: url") && text.contains("protocol = \"http/protobuf\""), "{text}");
+    assert!(text.contains("tls_key_file, url\n") && text.contains("protocol = \"http/protobuf\""), "{text}");
     assert_eq!(good(&text, &[]).effective_toml(), text);
     let gap = good("[auth]\npublic_key = \"A\\n\\nB\"", &[]);
     assert_eq!(good(&gap.effective_toml(), &[]).auth.public_key.as_deref(), Some("A\n\nB"));
@@ -216,6 +216,10 @@ fn values_must_make_sense_together() {
         ("CHAT_REDIS__URL", "redis://redis/none", "redis.url"),
         ("CHAT_REDIS__URL", "rediss://redis:6380", ""),
         ("CHAT_REDIS__URL", "unix:///run/redis.sock", ""),
+        ("CHAT_REDIS__SENTINELS", "sentinel:26379", "redis.url"),
+        ("CHAT_REDIS__SENTINEL_PASSWORD", "hunter2", "redis.sentinel_password"),
+        ("CHAT_REDIS__TLS_CA_FILE", "/ca.crt", "redis.tls_ca_file"),
+        ("CHAT_REDIS__DURABILITY", "fsync", "redis.durability"),
         ("CHAT_CONFIGS", "x", "CHAT_CONFIGS"),
         ("CHAT_AUTH__MAX_TOKEN_AGE", "0s", "auth.max_token_age"),
         ("CHAT_AUTH__JWKS_MAX_AGE", "999ms", "auth.jwks_max_age"),
@@ -236,6 +240,62 @@ fn values_must_make_sense_together() {
         let found = load("", &[(name, value)]).err().map(|errors| errors.mistakes()[0].key.clone()).unwrap_or_default();
         assert_eq!(found, key, "{name}={value}");
     }
+}
+
+#[test]
+fn sentinels_need_the_name_of_a_set() {
+    let with = |url, sentinels| [("REDIS_URL", url), ("CHAT_REDIS__SENTINELS", sentinels)];
+    let config = good("", &with("redis://:hunter2@my_Set/1", "a:26379, [::1]:26379"));
+    assert_eq!(config.redis.sentinels, ["a:26379", "[::1]:26379"]);
+    for url in ["redis://:hunter2@set:6379", "unix:///run/redis.sock"] {
+        let line = only("", &with(url, "a:1"));
+        assert!(line.contains("the name of the master's set") && !line.contains("hunter2"), "{line}");
+    }
+    assert!(only("", &with("http://redis", "a:1")).contains("begin with one of these"));
+    assert!(only("", &with("redis://set", "a:1,b")).contains("\"b\" to be host:port"));
+    let secret = "[redis]\nurl = \"redis://set\"\nsentinels = [\"a:1\"]\nsentinel_password = \"hunter2\"";
+    let shown = good(secret, &[]).effective_toml();
+    assert!(shown.contains("sentinel_password = \"***\"") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn tls_files_must_fit_together() {
+    let certified = || rcgen::generate_simple_self_signed(["redis".to_owned()]).unwrap();
+    let (ours, other) = (certified(), certified());
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = file("crt", &ours.cert.pem());
+    let (key, other) =
+        (file("key", &ours.signing_key.serialize_pem()), file("other", &other.signing_key.serialize_pem()));
+    let (empty, missing) = (file("empty", "no PEM"), "no/such/file".to_owned());
+    let ca = |path| ("CHAT_REDIS__TLS_CA_FILE", path);
+    let own = |path| ("CHAT_REDIS__TLS_CERT_FILE", path);
+    let its_key = |path| ("CHAT_REDIS__TLS_KEY_FILE", path);
+    let cases: [(&[(&str, &String)], &str); 6] = [
+        (
+            &[ca(&missing)],
+            "redis.tls_ca_file = \"no/such/file\" (from CHAT_REDIS__TLS_CA_FILE): expected a file that can be read",
+        ),
+        (&[ca(&empty)], "expected certificates in PEM form: there is none in it"),
+        (&[own(&certificate)], "expected the key of redis.tls_cert_file"),
+        (&[its_key(&key)], "expected the certificate of redis.tls_key_file"),
+        (&[own(&certificate), its_key(&other)], "expected the private key of redis.tls_cert_file in PEM form: keys"),
+        (&[own(&certificate), its_key(&empty)], "expected the private key of redis.tls_cert_file in PEM form"),
+    ];
+    let with = |files: &[(&'static str, &String)]| {
+        let url = ("REDIS_URL".to_owned(), "rediss://redis".to_owned());
+        let files = files.iter().map(|(name, path)| ((*name).to_owned(), (*path).clone()));
+        Config::load(None, files.chain([url]))
+    };
+    for (files, text) in cases {
+        let errors = with(files).unwrap_err().to_string();
+        assert!(errors.contains(text) && errors.lines().count() == 2, "{text}: {errors}");
+    }
+    with(&[ca(&certificate), own(&certificate), its_key(&key)]).unwrap();
 }
 
 #[test]
