@@ -165,7 +165,8 @@ async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     let telemetry =
         telemetry::init(&config.log, &config.telemetry, &config.kubernetes, dropped).context("telemetry")?;
     let mut signals = Signals::new()?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), redis = config.redis.url.is_some(), "starting");
+    let (redis, durability) = (config.redis.url.is_some(), config.redis.durability.as_str());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), redis, durability, "starting");
     let outcome = async {
         let app = App::build(config, metrics, telemetry.tracing()).await.context("failed to start")?;
         app.reload(file, telemetry.log_filter());

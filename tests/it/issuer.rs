@@ -212,12 +212,12 @@ async fn keys_come_over_tls_from_a_trusted_server_only() {
     let known = signer("known");
     let server = Https::start(json!({ "keys": [known.jwk] }).to_string());
     let other = Https::start(String::new());
-    let trust = |authority: &tempfile::NamedTempFile| {
-        trusting_url(&server.url()).env("SSL_CERT_FILE", &authority.path().display().to_string())
+    let trust = |authority: std::path::PathBuf| {
+        trusting_url(&server.url()).env("SSL_CERT_FILE", &authority.display().to_string())
     };
-    let node = trust(&server.authority).start().await;
+    let node = trust(server.authority()).start().await;
     is_let_in(&node, &known).await;
-    let node = trust(&other.authority).launch().await;
+    let node = trust(other.authority()).launch().await;
     eventually("it has tried", || async { node.metric(FAILED).await >= 1.0 }).await;
     assert_eq!(open(&node, &known).await.err(), Some((503, json!("unavailable"))));
     let warning = node.line(|line| line["message"] == "cannot fetch the issuer's keys").expect("a warning");

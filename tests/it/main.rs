@@ -8,6 +8,7 @@
 )]
 #![expect(unreachable_pub, reason = "this crate is one program")]
 
+mod acl;
 mod auth;
 mod bench;
 mod chart;
@@ -26,6 +27,7 @@ mod page;
 mod permissions;
 mod presence;
 mod problems;
+mod redis_kinds;
 mod redis_loss;
 mod reference;
 mod reload;
@@ -39,4 +41,5 @@ mod storm;
 #[expect(dead_code, reason = "tests/chaos uses the rest")]
 mod support;
 mod tokens;
+mod topology;
 mod tracing;

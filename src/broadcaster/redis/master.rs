@@ -99,8 +99,10 @@ impl Master {
         let site = Arc::new(Site::new(&info, certificates, &self.config)?);
         *self.site.lock() = Some(site.clone());
         if let Some(before) = before {
-            tracing::warn!(before = %before.info.addr(), now = %info.addr(), "leaving a Redis that is not the master any more");
             before.leave();
+            if before.info.addr() != info.addr() {
+                tracing::warn!(before = %before.info.addr(), now = %info.addr(), "another Redis is the master");
+            }
         }
         Ok(site)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -31,8 +32,7 @@ impl Redis {
     /// With options of its own behind the usual ones: `--name`, `value`, …
     pub async fn start_with(options: &[&str]) -> Self {
         for _ in 0..5 {
-            let mut redis = Self::absent();
-            redis.options = options.iter().map(ToString::to_string).collect();
+            let mut redis = Self::absent().with(options);
             if redis.launch().await {
                 return redis;
             }
@@ -46,8 +46,18 @@ impl Redis {
         Self { folder, port: free_port(), options: Vec::new(), process: None }
     }
 
+    /// Options of its own for when it is started.
+    pub fn with(mut self, options: &[&str]) -> Self {
+        self.options = options.iter().map(ToString::to_string).collect();
+        self
+    }
+
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn address(&self) -> SocketAddr {
