@@ -274,9 +274,28 @@ def check_examples(renders):
 
     external = renders["external-redis"]
     check("external: URL from the Secret", env(external)["REDIS_URL"]["valueFrom"]["secretKeyRef"] == {"name": "chat-redis", "key": "redis-url"})
+    check("external: nothing else of where Redis is", [name for name in env(external) if name.startswith("CHAT_REDIS__")] == [])
     check("external: no Redis of ours", not [item for item in external if "redis" in item["metadata"]["name"]])
     check("external: labels everywhere", all(item["metadata"]["labels"].get("team") == "a" for item in external))
     check("external: traces", toml_of(external)["telemetry"] == {"endpoint": "http://otel-collector:4317", "protocol": "grpc"})
+
+    sentinel = renders["sentinel"]
+    found = {name: entry.get("value") for name, entry in env(sentinel).items() if name.startswith("CHAT_REDIS__")}
+    folder = "/etc/chat-api/redis"
+    check("sentinel: where Redis is", found == {
+        "CHAT_REDIS__SENTINELS": "sentinel-0.redis:26379,sentinel-1.redis:26379,[fd00::2]:26379",
+        "CHAT_REDIS__SENTINEL_USER": "chat",
+        "CHAT_REDIS__SENTINEL_PASSWORD": None,
+        "CHAT_REDIS__TLS_CA_FILE": f"{folder}/ca.crt",
+        "CHAT_REDIS__TLS_CERT_FILE": f"{folder}/tls.crt",
+        "CHAT_REDIS__TLS_KEY_FILE": f"{folder}/tls.key",
+    }, found)
+    password = env(sentinel)["CHAT_REDIS__SENTINEL_PASSWORD"]["valueFrom"]["secretKeyRef"]
+    check("sentinel: the password from its Secret", password == {"name": "chat-sentinels", "key": "sentinel-password"}, password)
+    pod = one(sentinel, "Deployment")["spec"]["template"]["spec"]
+    mount = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "redis"]
+    files = [item["path"] for volume in pod["volumes"] if volume["name"] == "redis" for item in volume["secret"]["items"]]
+    check("sentinel: the files are mounted", (mount, files) == ([folder], ["ca.crt", "tls.crt", "tls.key"]), (mount, files))
     check("external: image by digest", one(external, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"].endswith("@sha256:" + "0" * 64))
 
     production = renders["production"]

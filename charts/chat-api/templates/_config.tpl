@@ -74,6 +74,57 @@
 - name: REDIS_URL
   value: {{ .Values.redis.external.url | quote }}
 {{- end -}}
+{{- if eq .Values.redis.mode "external" -}}
+{{- $external := .Values.redis.external }}
+{{- with $external.sentinels }}
+- name: CHAT_REDIS__SENTINELS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with $external.sentinelAuth.user }}
+- name: CHAT_REDIS__SENTINEL_USER
+  value: {{ . | quote }}
+{{- end }}
+{{- with $external.sentinelAuth.existingSecret }}
+- name: CHAT_REDIS__SENTINEL_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $external.sentinelAuth.key }}
+{{- end }}
+{{- if $external.tls.existingSecret }}
+{{- range $variable, $key := dict "CA" $external.tls.ca "CERT" $external.tls.certificate "KEY" $external.tls.privateKey }}
+{{- if $key }}
+- name: CHAT_REDIS__TLS_{{ $variable }}_FILE
+  value: /etc/chat-api/redis/{{ $key }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The certificates for Redis, as files. */}}
+{{- define "chat-api.redisMounts" -}}
+{{- if and (eq .Values.redis.mode "external") .Values.redis.external.tls.existingSecret -}}
+- name: redis
+  mountPath: /etc/chat-api/redis
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "chat-api.redisVolumes" -}}
+{{- $tls := .Values.redis.external.tls -}}
+{{- if and (eq .Values.redis.mode "external") $tls.existingSecret -}}
+- name: redis
+  secret:
+    secretName: {{ $tls.existingSecret }}
+    # Readable by the pod's group (fsGroup), which is how the service gets at it.
+    defaultMode: 0440
+    items:
+      {{- range compact (list $tls.ca $tls.certificate $tls.privateKey) }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "chat-api.redisPasswordSource" -}}

@@ -130,7 +130,7 @@ impl Caller {
     pub(super) async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, Trouble> {
         let site = self.0.site()?;
         let asked = site.stay_for(self.ask_at(&site, call)).await;
-        asked.unwrap_or_else(|| Err(Trouble::Unreachable("the master is elsewhere since".into())))
+        asked.unwrap_or_else(|| Err(Trouble::Unreachable("the master is elsewhere now".into())))
     }
 
     async fn ask_at<T: FromRedisValue>(&self, site: &Site, call: &Cmd) -> Result<T, Trouble> {

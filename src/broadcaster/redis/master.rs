@@ -123,9 +123,10 @@ impl Master {
         let asks = self.sentinels.lock().await.is_some();
         let mut lost = false;
         loop {
+            sleep(PAUSE).await;
             tokio::select! {
                 () = self.wanted.notified() => {}
-                () = sleep(EVERY), if asks => {}
+                () = sleep(EVERY - PAUSE), if asks => {}
             }
             let found = self.find().await;
             match &found {
@@ -134,7 +135,6 @@ impl Master {
                 _ => {}
             }
             lost = found.is_err();
-            sleep(PAUSE).await;
         }
     }
 
@@ -145,7 +145,10 @@ impl Master {
         }
         match (Certificates::read(&self.config), before) {
             (Ok(certificates), _) => Ok(certificates),
-            (Err(_), Some(site)) => Ok(site.certificates.clone()),
+            (Err(error), Some(site)) => {
+                tracing::debug!(key = error.key, %error, "staying with the certificates that were read before");
+                Ok(site.certificates.clone())
+            }
             (Err(error), None) => Err(Trouble::Unreachable(format!("{}: {error}", error.key))),
         }
     }

@@ -203,7 +203,7 @@ impl Subscriber {
         loop {
             tokio::select! {
                 () = signs.closed.notified() => return Trouble::Unreachable("it closed the connection".into()),
-                () = site.left() => return Trouble::Unreachable("the master is elsewhere since".into()),
+                () = site.left() => return Trouble::Unreachable("the master is elsewhere now".into()),
                 () = signs.heard.notified() => {
                     heard = Instant::now();
                     self.readiness.redis_up();

@@ -1,11 +1,14 @@
 //! The rules of `[redis]`.
 
-use super::{super::Redis, Rules};
+use super::{
+    super::{Redis, Secret},
+    Rules,
+};
 use crate::broadcaster::{Certificates, place_of};
 
 impl Rules {
     pub(super) fn redis(&mut self, redis: &Redis) {
-        let url = redis.url.as_ref().map(|url| url.expose());
+        let url = redis.url.as_ref().map(Secret::expose);
         if let Some(problem) = url.and_then(problem) {
             let forms = "redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path";
             self.require(false, "redis.url", format!("{forms}, or empty for none: {problem}"));
@@ -44,7 +47,7 @@ impl Rules {
                 .is_some_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.port().is_none())
         };
         let names_a_set =
-            redis.url.as_ref().map(|url| url.expose()).is_some_and(|url| problem(url).is_some() || is_set(url));
+            redis.url.as_ref().map(Secret::expose).is_some_and(|url| problem(url).is_some() || is_set(url));
         self.require_both(
             names_a_set,
             "redis.url",
