@@ -129,7 +129,8 @@ impl Caller {
     /// See [`ask`].
     pub(super) async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, Trouble> {
         let site = self.0.site()?;
-        let asked = site.stay_for(self.ask_at(&site, call)).await;
+        // Boxed, as everybody who reads a log would carry it.
+        let asked = site.stay_for(Box::pin(self.ask_at(&site, call))).await;
         asked.unwrap_or_else(|| Err(Trouble::Unreachable("the master is elsewhere now".into())))
     }
 
