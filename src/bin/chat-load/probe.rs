@@ -68,11 +68,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let rules = options.rules();
     let mut report = Report::new(rules)?;
     let scenarios = if options.short { Scenario::SHORT } else { Scenario::FULL };
-    for (over, scenario) in Over::ALL.into_iter().flat_map(|over| scenarios.map(|scenario| (over, scenario))) {
-        if format!("{} {}", scenario.name, over.as_str()).contains(&options.only) {
-            let bench = Bench::start(&program, over, scenario, cores)?;
-            report.add(over, scenario, bench.measure(over, rules)?);
-        }
+    let all = Over::ALL.into_iter().flat_map(|over| scenarios.map(|scenario| (over, scenario)));
+    let chosen =
+        |(over, scenario): &(Over, Scenario)| format!("{} {}", scenario.name, over.as_str()).contains(&options.only);
+    let wanted: Vec<_> = all.filter(chosen).collect();
+    ensure!(!wanted.is_empty(), "no scenario has `{}` in its name", options.only);
+    for (over, scenario) in wanted {
+        let bench = Bench::start(&program, over, scenario, cores)?;
+        report.add(over, scenario, bench.measure(over, rules)?);
     }
     if let Some(path) = &options.json {
         let file = fs::File::create(path).with_context(|| path.display().to_string())?;
