@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Node, NodeBuilder, Redis, eventually,
     redis::free_port,
+    sentinel::{MASTER, Sentinels},
     tls::{Authority, Certified},
 };
 
@@ -51,21 +52,30 @@ async fn tls_with_an_authority_and_certificates_of_ones_own() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (server, ours) = (authority.certify("127.0.0.1"), authority.certify("chat-api"));
     let text = |path: &std::path::PathBuf| path.display().to_string();
-    let (port, ca) = (free_port(), authority.file());
-    let options = [
-        ["--tls-port", &port.to_string()],
-        ["--tls-cert-file", &text(&server.certificate)],
-        ["--tls-key-file", &text(&server.key)],
-        ["--tls-ca-cert-file", &text(&ca)],
+    let ca = text(&authority.file());
+    let files = [
+        ["tls-cert-file", &text(&server.certificate)],
+        ["tls-key-file", &text(&server.key)],
+        ["tls-ca-cert-file", &ca],
     ];
-    let _redis = Redis::start_with(options.as_flattened()).await;
+    let port = free_port();
+    let options = [["--tls-port", &port.to_string()].map(str::to_owned)];
+    let options = options.into_iter().chain(files.map(|[name, value]| [format!("--{name}"), value.to_owned()]));
+    let _redis = Redis::start_with(&options.flatten().collect::<Vec<_>>()).await;
     let url = format!("rediss://127.0.0.1:{port}");
     let showing = |own: &Certified| {
         let node = over(&url).env("CHAT_REDIS__TLS_CERT_FILE", &text(&own.certificate));
         node.env("CHAT_REDIS__TLS_KEY_FILE", &text(&own.key))
     };
-    let trusting = |node: NodeBuilder| node.env("CHAT_REDIS__TLS_CA_FILE", &text(&ca));
-    let nodes = (trusting(showing(&ours)).start().await, trusting(showing(&ours)).start().await);
+    let trusting = |node: NodeBuilder| node.env("CHAT_REDIS__TLS_CA_FILE", &ca);
+    // Sentinels are reached like the servers.
+    let watching = free_port();
+    let settings = files.map(|words| words.join(" ")).join("\n");
+    let settings = format!("port 0\ntls-port {watching}\ntls-replication yes\n{settings}");
+    let _sentinel = Sentinels::alone(port, watching, settings);
+    let by_sentinel = trusting(showing(&ours)).env("REDIS_URL", &format!("rediss://{MASTER}"));
+    let by_sentinel = by_sentinel.env("CHAT_REDIS__SENTINELS", &format!("127.0.0.1:{watching}"));
+    let nodes = (trusting(showing(&ours)).start().await, by_sentinel.start().await);
     is_one_chat(&nodes.0, &nodes.1).await;
 
     // No certificate, none that counts, or a server that is not trusted: no chat, and it is said why.

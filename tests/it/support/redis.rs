@@ -26,11 +26,11 @@ pub struct Redis {
 impl Redis {
     /// With its log flushed to disk every second, as the chart runs it.
     pub async fn start() -> Self {
-        Self::start_with(&[]).await
+        Self::start_with(&[""; 0]).await
     }
 
     /// With options of its own behind the usual ones: `--name`, `value`, …
-    pub async fn start_with(options: &[&str]) -> Self {
+    pub async fn start_with(options: &[impl AsRef<str> + std::fmt::Debug]) -> Self {
         for _ in 0..5 {
             let mut redis = Self::absent().with(options);
             if redis.launch().await {
@@ -47,8 +47,8 @@ impl Redis {
     }
 
     /// Options of its own for when it is started.
-    pub fn with(mut self, options: &[&str]) -> Self {
-        self.options = options.iter().map(ToString::to_string).collect();
+    pub fn with(mut self, options: &[impl AsRef<str>]) -> Self {
+        self.options = options.iter().map(|option| option.as_ref().to_owned()).collect();
         self
     }
 

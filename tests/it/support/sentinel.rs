@@ -24,27 +24,35 @@ pub struct Sentinels {
 impl Sentinels {
     /// Three over `master` and its one replica; they fail over when two of them have missed the master for a second.
     pub async fn start(master: &Redis) -> Self {
+        let ports = [free_port(), free_port(), free_port()];
+        let sentinels = Self::launch(master.address().port(), ports.map(|port| (port, format!("port {port}"))), 2);
+        eventually("each sentinel knows the replica and the other two", || sentinels.complete()).await;
+        sentinels
+    }
+
+    /// One over the master at a port, listening as its settings say; nobody is asked whether it is up.
+    pub fn alone(master: u16, port: u16, settings: String) -> Self {
+        Self::launch(master, [(port, settings)], 1)
+    }
+
+    fn launch(master: u16, members: impl IntoIterator<Item = (u16, String)>, quorum: u32) -> Self {
         let folder = TempDir::new().expect("a folder");
         let (mut processes, mut addresses) = (Vec::new(), Vec::new());
-        for n in 0..3 {
-            let port = free_port();
-            let file = folder.path().join(format!("{n}.conf"));
+        for (port, listening) in members {
+            let file = folder.path().join(format!("{port}.conf"));
             let settings = format!(
-                "port {port}\nbind 127.0.0.1\ndir {}\nlogfile \"\"\n\
-                 sentinel monitor {MASTER} 127.0.0.1 {} 2\n\
+                "{listening}\nbind 127.0.0.1\ndir {}\nlogfile \"\"\n\
+                 sentinel monitor {MASTER} 127.0.0.1 {master} {quorum}\n\
                  sentinel down-after-milliseconds {MASTER} 1000\n\
                  sentinel failover-timeout {MASTER} 5000\n",
                 folder.path().display(),
-                master.address().port(),
             );
             std::fs::write(&file, settings).expect("the folder can be written");
             let child = Command::new("redis-server").arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn();
             processes.push(child.expect("redis-server is installed: run `make tools`"));
             addresses.push(SocketAddr::from(([127, 0, 0, 1], port)));
         }
-        let sentinels = Self { _folder: folder, processes, addresses };
-        eventually("each sentinel knows the replica and the other two", || sentinels.complete()).await;
-        sentinels
+        Self { _folder: folder, processes, addresses }
     }
 
     async fn complete(&self) -> bool {
