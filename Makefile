@@ -7,7 +7,7 @@ export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
 SECONDS := 60
 
-.PHONY: help run test check fuzz ci bench-probe e2e fmt tools image manifests generated
+.PHONY: help run test check fuzz ci chaos bench-probe e2e fmt tools image manifests generated
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ ci: check test fuzz ## What CI runs
 bench-probe: tools ## Compare the CPU per delivery with the kernel's least (docs/benchmarks.md); ARGS="--json FILE"
 	$(CARGO) build --locked --release --bins
 	target/release/chat-load probe $(ARGS)
+
+chaos: tools ## Faults under load and the proof that nothing is lost; writes docs/reliability.md (10 minutes; CHAOS_ROWS="S1 S4" picks, CHAOS_SEED=1 repeats)
+	$(CARGO) test --locked --release --test chaos -- --ignored --nocapture scorecard
 
 e2e: tools ## Install the chart into the cluster that KUBECONFIG names and roll it under load (see tests/e2e/run.sh)
 	tests/e2e/run.sh

@@ -78,6 +78,7 @@ install_debian() {
   have promtool || missing+=(prometheus)
   have python3 || missing+=(python3)
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
   have npm || missing+=(nodejs npm)
   have ss || missing+=(iproute2)
   [ ${#missing[@]} -gt 0 ] || return 0

@@ -17,6 +17,7 @@ mod e2e;
 mod exactly_once;
 mod fanout;
 mod fork;
+mod harness;
 mod hostile;
 mod issuer;
 mod limits;

@@ -1,0 +1,232 @@
+//! Runs a row and tells what became of it: as text for people, as a page for the documentation.
+
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+
+use tokio::task::JoinSet;
+
+use crate::{
+    checker::{Counts, Kind},
+    load::Shape,
+    rig::{NODES, Outcome, Rig},
+    rows::{Row, Scale},
+    support::repository,
+};
+
+/// Acknowledged messages that a run needs to count: all together, and around the fault.
+const ENOUGH: (usize, usize) = (1000, 100);
+
+pub struct Report {
+    pub row: &'static Row,
+    seed: u64,
+    outcome: Outcome,
+    /// Why it did not pass.
+    pub failures: Vec<String>,
+}
+
+/// `CHAOS_SEED`, or one by chance.
+pub fn seed() -> u64 {
+    let given = std::env::var("CHAOS_SEED").ok();
+    given.map_or_else(|| fastrand::u64(..1 << 32), |seed| seed.parse().expect("CHAOS_SEED is a number"))
+}
+
+/// Runs a row and judges it. A run that breaks down in the middle has failed.
+pub async fn run(row: &'static Row, scale: Scale) -> Report {
+    let seed = seed();
+    eprintln!("{}: {} (seed {seed})", row.id, row.fault);
+    let mut running = JoinSet::new();
+    running.spawn(outcome(row, scale, seed));
+    let (outcome, failures) = match running.join_next().await {
+        Some(Ok(outcome)) => {
+            let failures = failures(row, scale, &outcome);
+            (outcome, failures)
+        }
+        broken => (Outcome::default(), vec![format!("{:?}", broken.and_then(Result::err))]),
+    };
+    let report = Report { row, seed, outcome, failures };
+    eprint!("{}", report.text());
+    report
+}
+
+/// Before the fault, the fault, and after it.
+async fn outcome(row: &Row, scale: Scale, seed: u64) -> Outcome {
+    let mut build = row.build;
+    if scale == Scale::Short {
+        build.shape.rate /= 2;
+    }
+    let mut rig = Rig::start(build, seed).await;
+    rig.warm_up(300).await;
+    (row.inject)(&mut rig, scale).await;
+    rig.progress(300).await;
+    let short_of = ENOUGH.0.saturating_sub(rig.load.acked());
+    rig.progress(short_of).await;
+    rig.finish(row.promise).await
+}
+
+fn failures(row: &Row, scale: Scale, outcome: &Outcome) -> Vec<String> {
+    let mut failures = outcome.failures.clone();
+    let verdict = &outcome.verdict;
+    if !verdict.violations.is_empty() {
+        failures.push(verdict.summary());
+    }
+    failures.extend((row.judge)(outcome, scale));
+    if outcome.traces == 0 {
+        failures.push("does not count: the fault left no trace".into());
+    }
+    if verdict.counts.acked < ENOUGH.0 || outcome.around < ENOUGH.1 {
+        let (acked, around) = (verdict.counts.acked, outcome.around);
+        failures.push(format!("does not count: {acked} messages acknowledged, {around} around the fault"));
+    }
+    let limit = row.recovery.mul_f64(outcome.pace);
+    match outcome.recovery {
+        None => failures.push("it never was well again in every room".into()),
+        Some(recovery) if scale == Scale::Long && recovery > limit => {
+            failures.push(format!("well again after {recovery:?}, more than {limit:?}"));
+        }
+        Some(_) => {}
+    }
+    failures
+}
+
+impl Report {
+    /// What came of it, as one line for the table and one paragraph for people.
+    fn text(&self) -> String {
+        let Outcome { verdict, around, notes, .. } = &self.outcome;
+        let Counts { sent, acked, received, lost, duplicated, .. } = verdict.counts;
+        let mut text = format!(
+            "  {sent} messages, {acked} acknowledged ({around} around the fault), {received} deliveries, {lost} lost, {duplicated} duplicated, \
+             well again after {} (machine slower by {:.1})\n  {}\n",
+            seconds(self.outcome.recovery),
+            self.outcome.pace,
+            self.happened(),
+        );
+        for note in notes {
+            let _ = writeln!(text, "  {note}");
+        }
+        for failure in &self.failures {
+            let _ = writeln!(text, "  FAILED: {failure}");
+        }
+        text
+    }
+
+    /// The traces that the fault left.
+    fn happened(&self) -> String {
+        let (counts, nodes) = (&self.outcome.verdict.counts, &self.outcome.nodes);
+        let all = [
+            (counts.refused, "sends refused"),
+            (counts.unknown, "unknown"),
+            (counts.resent, "sent again"),
+            (counts.reconnects, "sockets lost"),
+            (counts.recovered, "resumed"),
+            (counts.resets, "told to start over"),
+            (counts.rollbacks, "told to go back"),
+            (counts.gaps, "told to send again"),
+            (counts.affected, "times a client had what the log lost"),
+            (counts.forfeited, "uncounted messages gone with the log"),
+            (nodes.retries as usize, "publishes tried again"),
+            (nodes.reconnects as usize, "subscriptions renewed"),
+            (nodes.repairs as usize, "repairs"),
+            (nodes.invalid as usize, "entries ignored"),
+            (nodes.slow as usize, "slow readers closed"),
+        ];
+        let some: Vec<_> =
+            all.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        format!("{}; at most {} MiB a node", some.join(", "), nodes.memory / 1024 / 1024)
+    }
+
+    /// Fails the test if the row failed and should not; keeps the history then.
+    pub fn assert(&self) {
+        if self.failures.is_empty() {
+            return;
+        }
+        let history = self.keep_history();
+        let text = format!(
+            "{} failed (CHAOS_SEED={}; history in {})\n{}",
+            self.row.id,
+            self.seed,
+            history.display(),
+            self.text()
+        );
+        match self.row.pending {
+            Some(reason) => eprintln!("{}: expected to fail: {reason}", self.row.id),
+            None => panic!("{text}"),
+        }
+    }
+
+    /// Has it failed, and should not have?
+    pub fn is_failure(&self) -> bool {
+        !self.failures.is_empty() && self.row.pending.is_none()
+    }
+
+    /// Every event, one a line.
+    pub fn keep_history(&self) -> PathBuf {
+        let folder = repository("target/chaos");
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        let path = folder.join(format!("{}-{}.jsonl", self.row.id, self.seed));
+        let lines: Vec<_> = self.outcome.events.iter().filter_map(|event| serde_json::to_string(event).ok()).collect();
+        std::fs::write(&path, lines.join("\n")).expect("the file can be written");
+        path
+    }
+
+    fn markdown(&self) -> String {
+        let counts = &self.outcome.verdict.counts;
+        let result = match (self.failures.is_empty(), self.row.pending) {
+            (true, _) => "passed".to_owned(),
+            (false, Some(reason)) => format!("not yet: {reason}"),
+            (false, None) => "**failed**".to_owned(),
+        };
+        let mut happened = self.happened();
+        for note in &self.outcome.notes {
+            happened += &format!("; {note}");
+        }
+        format!(
+            "| {} | {} | {happened} | {} | {} | {} | {} | {} | {} | {result} |\n",
+            self.row.id,
+            self.row.fault,
+            counts.sent,
+            counts.acked,
+            counts.lost,
+            counts.duplicated,
+            seconds(self.outcome.recovery),
+            self.seed,
+        )
+    }
+}
+
+fn seconds(time: Option<Duration>) -> String {
+    time.map_or_else(|| "never".into(), |time| format!("{:.1} s", time.as_secs_f64()))
+}
+
+/// docs/reliability.md.
+pub fn page(reports: &[Report], mutants: &[(String, Vec<Kind>)]) -> String {
+    let Shape { sessions, plain, rooms, rate, .. } = Shape::USUAL;
+    let clients = sessions + plain;
+    let mut page = format!(
+        "# Reliability\n\n\
+Written by `make chaos`; do not edit. Each row is one run: {NODES} nodes over one Redis on one machine, every link through a proxy, {clients} clients \
+({sessions} sessions in three rooms each, {plain} plain sockets) in {rooms} rooms and the lobby, {rate} messages a second unless the row says otherwise. \
+Clients behave as [protocol.md](protocol.md) tells them to: sessions count their messages, send again what has no answer, and resume on another node.\n\n\
+Clients write down every send, every answer and every message. Then a checker that knows nothing of the server proves:\n\n\
+- every acknowledged message is in its room's log, once, where the acknowledgement said; nothing is in there that was refused or never sent;\n\
+- every client got a piece of that log without a hole, a duplicate or another order, up to its end;\n\
+- a message came to members of its room only; one position names one message, on every node and at every client;\n\
+- each sender's messages stand in the order in which it sent them;\n\
+- whoever was told `recovered: true` did continue exactly there; whoever had something that the log lost was told; whoever was told to start over or to \
+go back had to.\n\n\
+Where the log itself loses data (S5, S7, S8), `lost` counts messages that their senders count: they have to come again. A row counts only if its fault left \
+traces, and with {} messages acknowledged, {} of them around the fault. *Well again*: from the end of the fault until every client has, in every room, a \
+message that was sent after it. The seed repeats the run's choices: `CHAOS_SEED=… CHAOS_ROWS=S1 make chaos`.\n\n\
+| row | fault | what happened | messages | acknowledged | lost | duplicated | well again | seed | result |\n\
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        ENOUGH.0, ENOUGH.1,
+    );
+    reports.iter().for_each(|report| page += &report.markdown());
+    page += "\n## The checker is checked (S34)\n\n\
+A proxy between clients and nodes changes one delivered message in some ten thousand. The checker has to find each.\n\n\
+| mutant | found as |\n| --- | --- |\n";
+    for (mutant, kinds) in mutants {
+        let kinds: Vec<_> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
+        page += &format!("| {mutant} | {} |\n", kinds.join(", "));
+    }
+    page += "\nThe server's own words for what happens in each failure are in [operations.md](operations.md).\n";
+    page
+}
