@@ -233,6 +233,7 @@ impl Pump {
             self.link.ended.cancel();
             reset(reader.as_ref());
             reset(writer.as_ref());
+            writer.forget(); // its end would be a tidy one
         }
     }
 

@@ -92,7 +92,10 @@ impl Redis {
 
     /// Returns once what it has acknowledged is in its files: while an earlier part is flushed, writes wait.
     pub async fn written(&self) {
-        let is_written = async || self.command(&["INFO", "persistence"]).await.contains("aof_buffer_length:0\r");
+        let is_written = async || {
+            let info = self.command(&["INFO", "persistence"]).await;
+            info.contains("aof_buffer_length:0\r") || info.contains("aof_enabled:0\r")
+        };
         eventually("its log is written", is_written).await;
     }
 
