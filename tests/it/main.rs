@@ -31,6 +31,7 @@ mod problems;
 mod redis_kinds;
 mod redis_loss;
 mod reference;
+mod releases;
 mod reload;
 mod rest;
 mod resume;
