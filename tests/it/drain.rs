@@ -48,7 +48,7 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
     const SOCKETS: usize = 500;
     const ROOMS: [&str; 2] = ["/api/chat-api/ws/a", "/api/chat-api/ws/b"];
     let mut chat = Chat::start_with(Over::Redis, |node| {
-        node.env("CHAT_DRAIN__WINDOW", "3s").env("CHAT_HISTORY__MESSAGES", "100000")
+        node.env("CHAT_DRAIN__WINDOW", "8s").env("CHAT_HISTORY__MESSAGES", "100000")
     })
     .await;
     let node = &chat.nodes[0];
@@ -71,7 +71,7 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
         join_all(talking).await.into_iter().map(|result| result.expect("a client")).collect();
     let status = chat.nodes[0].wait(Duration::from_secs(20)).await;
     assert!(status.success(), "{status}");
-    assert!(start.elapsed() < Duration::from_secs(12), "inside window and flush: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "inside window and flush: {:?}", start.elapsed());
 
     for survivor in &survivors {
         let (code, reason) = survivor.close.as_ref().expect("a close frame, not a cut");

@@ -222,11 +222,14 @@ fn open(address: SocketAddr, room: usize) -> anyhow::Result<TcpStream> {
     Ok(socket.into_inner())
 }
 
-/// Waits for the answer to a ping: the first frame of all, and nothing is read behind it.
+/// Waits for the answer to a ping: the first frame of all but heartbeats, and nothing is read behind it.
 fn answered(socket: &mut WebSocket<TcpStream>) -> anyhow::Result<()> {
-    match socket.read()? {
-        Message::Text(text) if text.contains("pong") => Ok(()),
-        other => bail!("not a pong: {other}"),
+    loop {
+        match socket.read()? {
+            Message::Text(text) if text.contains("pong") => return Ok(()),
+            Message::Ping(_) => {}
+            other => bail!("not a pong: {other}"),
+        }
     }
 }
 
