@@ -136,16 +136,6 @@ impl Node {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    /// Time on a processor so far.
-    pub fn cpu(&self) -> Duration {
-        let mut nanos = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").flatten() {
-            let stat = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            nanos += stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or_default();
-        }
-        Duration::from_nanos(nanos)
-    }
-
     pub fn exited(&self) -> bool {
         let id = self.child.id();
         let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
