@@ -46,6 +46,8 @@ const ABNORMAL: u16 = 1006;
 const NO_STATUS: u16 = 1000;
 /// How long a peer gets to close its side after ours: unread input would turn the close into a reset, which eats what is in flight.
 const LINGER: Duration = Duration::from_secs(2);
+/// How much it may still send in that time: a peer that hears us stops; one that does not is let go.
+const LINGER_BYTES: usize = 1 << 20;
 /// What the kernel may hold back unsent; without it a reader could be megabytes behind before a write fails.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
 /// tungstenite zeroes this buffer at each poll and keeps it for ever.
@@ -410,10 +412,11 @@ impl Connection {
             return;
         }
         let rest = async {
-            while self.socket.readable().await.is_ok() {
+            let mut taken = 0;
+            while taken < LINGER_BYTES && self.socket.readable().await.is_ok() {
                 let mut scratch = [0; 1024]; // not a part of the task, which has the size of its largest wait
                 match self.socket.try_read(&mut scratch) {
-                    Ok(1..) => {}
+                    Ok(read @ 1..) => taken += read,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Ok(0) | Err(_) => return,
                 }

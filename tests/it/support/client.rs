@@ -174,6 +174,13 @@ impl Client {
         }
     }
 
+    /// Returns once the socket has joined its rooms. What arrives meanwhile is passed over: the node may still be on its way to a message that
+    /// is acknowledged already.
+    pub async fn joined(&mut self) {
+        self.send(json!({ "type": "ping", "ref": "joined" })).await;
+        while self.next().await != json!({ "type": "pong", "ref": "joined" }) {}
+    }
+
     /// Returns once the server has answered; by then the socket has joined its rooms. Nothing else may arrive meanwhile.
     pub async fn ping(&mut self) {
         self.send(json!({ "type": "ping", "ref": "joined" })).await;

@@ -69,7 +69,7 @@ impl Node {
     /// A socket that has joined its rooms.
     pub async fn client(&self, path: &str) -> Client {
         let mut client = self.connect(path).await;
-        client.ping().await;
+        client.joined().await;
         client
     }
 
