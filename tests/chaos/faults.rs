@@ -1,14 +1,8 @@
 //! What is done to a rig. Each fault says when it begins and when it is over; what comes after is the row's.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::time::sleep;
 
 use crate::{
     client::Nap,
@@ -17,13 +11,11 @@ use crate::{
     support::{
         eventually, http,
         proxy::{Flow, Way, Which},
-        redis,
     },
+    witness::Witness,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// A key of the harness's own.
-const WITNESS: &str = "witness";
 
 /// A short wait in short form.
 fn pick(scale: Scale, short: u32, long: u32) -> Duration {
@@ -68,37 +60,20 @@ pub async fn freeze_a_node(rig: &mut Rig, scale: Scale) {
     rig.heal();
 }
 
-/// kill -9 of Redis; it comes back with what it has on disk. While it flushes, Redis may put off writing for a moment, and a kill then takes what
-/// it has acknowledged: a witness that writes all the time tells.
+/// kill -9 of Redis; it comes back with what it has on disk.
 pub async fn kill_redis(rig: &mut Rig, scale: Scale) {
-    let counted = Arc::new(AtomicU64::new(0));
-    let mut witness = JoinSet::new();
-    let (address, last) = (rig.redis.address(), counted.clone());
-    witness.spawn(async move {
-        while let Ok(reply) = redis::command(address, &["INCR", WITNESS]).await {
-            last.fetch_max(number(&reply), Ordering::Relaxed);
-        }
-    });
-    eventually("the witness writes", || async { counted.load(Ordering::Relaxed) > 0 }).await;
+    let witness = Witness::start(rig.redis.address()).await;
     rig.begin();
+    rig.redis.written().await;
     rig.redis.kill();
-    witness.shutdown().await;
     sleep(pick(scale, 2, 3)).await;
     rig.redis.restart().await;
     rig.heal();
-    let (acked, kept) = (counted.load(Ordering::Relaxed), number(&rig.redis.command(&["GET", WITNESS]).await));
-    if kept < acked {
-        rig.redis_lost(acked - kept);
-    }
+    let lost = witness.lost(&rig.redis).await;
+    rig.redis_lost(lost);
     eventually("all nodes reach Redis again", || async { rig.metric("chat_redis_up").await > NODES as f64 - 0.5 })
         .await;
     rig.notes.push(format!("all nodes were back on Redis after {:.1} s", rig.since_heal().as_secs_f64()));
-}
-
-/// The first number of a reply.
-fn number(reply: &str) -> u64 {
-    let digits = |line: &str| line.trim_start_matches(':').parse().ok();
-    reply.lines().filter(|line| !line.starts_with('$')).find_map(digits).unwrap_or(0)
 }
 
 /// SIGSTOP of Redis, for longer than a command may take.

@@ -16,6 +16,7 @@ mod rig;
 #[path = "../it/support/mod.rs"]
 #[expect(dead_code, unused_imports, unused_macros, reason = "the harness of tests/it, of which this needs a part")]
 mod support;
+mod witness;
 
 mod faults;
 mod report;

@@ -238,8 +238,10 @@ impl Rig {
 
     /// Redis itself has lost so many of the writes that it had acknowledged to the harness.
     pub fn redis_lost(&mut self, writes: u64) {
-        self.notes.push(format!("Redis lost the last {writes} writes of the harness's own too"));
-        self.lost = true;
+        if writes > 0 {
+            self.notes.push(format!("Redis lost the last {writes} writes of the harness's own"));
+            self.lost = true;
+        }
     }
 
     /// A node noticed the fault by itself, after so long.
