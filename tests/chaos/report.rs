@@ -111,6 +111,9 @@ impl Report {
     /// The traces that the fault left.
     fn happened(&self) -> String {
         let (counts, nodes) = (&self.outcome.verdict.counts, &self.outcome.nodes);
+        if counts.sent == 0 {
+            return "did not run".into();
+        }
         let all = [
             (counts.refused, "sends refused"),
             (counts.unknown, "unknown"),
@@ -199,34 +202,23 @@ fn seconds(time: Option<Duration>) -> String {
 /// docs/reliability.md.
 pub fn page(reports: &[Report], mutants: &[(String, Vec<Kind>)]) -> String {
     let Shape { sessions, plain, rooms, rate, .. } = Shape::USUAL;
-    let clients = sessions + plain;
-    let mut page = format!(
-        "# Reliability\n\n\
-Written by `make chaos`; do not edit. Each row is one run: {NODES} nodes over one Redis on one machine, every link through a proxy, {clients} clients \
-({sessions} sessions in three rooms each, {plain} plain sockets) in {rooms} rooms and the lobby, {rate} messages a second unless the row says otherwise. \
-Clients behave as [protocol.md](protocol.md) tells them to: sessions count their messages, send again what has no answer, and resume on another node.\n\n\
-Clients write down every send, every answer and every message. Then a checker that knows nothing of the server proves:\n\n\
-- every acknowledged message is in its room's log, once, where the acknowledgement said; nothing is in there that was refused or never sent;\n\
-- every client got a piece of that log without a hole, a duplicate or another order, up to its end;\n\
-- a message came to members of its room only; one position names one message, on every node and at every client;\n\
-- each sender's messages stand in the order in which it sent them;\n\
-- whoever was told `recovered: true` did continue exactly there; whoever had something that the log lost was told; whoever was told to start over or to \
-go back had to.\n\n\
-Where the log itself loses data (S5, S7, S8), `lost` counts messages that their senders count: they have to come again. A row counts only if its fault left \
-traces, and with {} messages acknowledged, {} of them around the fault. *Well again*: from the end of the fault until every client has, in every room, a \
-message that was sent after it. The seed repeats the run's choices: `CHAOS_SEED=… CHAOS_ROWS=S1 make chaos`.\n\n\
-| row | fault | what happened | messages | acknowledged | lost | duplicated | well again | seed | result |\n\
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-        ENOUGH.0, ENOUGH.1,
-    );
-    reports.iter().for_each(|report| page += &report.markdown());
-    page += "\n## The checker is checked (S34)\n\n\
-A proxy between clients and nodes changes one delivered message in some ten thousand. The checker has to find each.\n\n\
-| mutant | found as |\n| --- | --- |\n";
-    for (mutant, kinds) in mutants {
+    let rows: String = reports.iter().map(Report::markdown).collect();
+    let mutants = mutants.iter().map(|(mutant, kinds)| {
         let kinds: Vec<_> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
-        page += &format!("| {mutant} | {} |\n", kinds.join(", "));
-    }
-    page += "\nThe server's own words for what happens in each failure are in [operations.md](operations.md).\n";
-    page
+        format!("| {mutant} | {} |\n", kinds.join(", "))
+    });
+    let values = [
+        ("nodes", NODES.to_string()),
+        ("clients", (sessions + plain).to_string()),
+        ("sessions", sessions.to_string()),
+        ("plain", plain.to_string()),
+        ("rooms", rooms.to_string()),
+        ("rate", rate.to_string()),
+        ("acked", ENOUGH.0.to_string()),
+        ("around", ENOUGH.1.to_string()),
+        ("rows\n", rows),
+        ("mutants\n", mutants.collect()),
+    ];
+    let page = include_str!("page.md").to_owned();
+    values.iter().fold(page, |page, (name, value)| page.replace(&format!("@{name}"), value))
 }

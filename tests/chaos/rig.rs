@@ -273,6 +273,7 @@ impl Rig {
             let newest = log.iter().rev().find_map(|line| timestamp(line));
             if newest.is_some_and(|newest| (newest - now() - off).abs() < 600) {
                 self.trace(off != 0);
+                self.notes.push(format!("its clock was seen {off} s off"));
                 return;
             }
             sleep(Duration::from_millis(200)).await;
