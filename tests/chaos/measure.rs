@@ -88,12 +88,18 @@ impl Share {
         Some(Self { pid, ran, waited })
     }
 
-    /// By how much everything took longer since then than on a machine that has nothing else to do; 1 or more.
-    pub fn slowdown(self) -> f64 {
-        let Some(now) = Self::of(self.pid) else { return 1.0 };
-        let (ran, waited) = (now.ran - self.ran, now.waited - self.waited);
-        if ran > 0.0 { 1.0 + waited.max(0.0) / ran } else { 1.0 }
+    /// What it had since then: how long it ran, and how long it waited.
+    fn since(self) -> Option<(f64, f64)> {
+        let now = Self::of(self.pid)?;
+        Some(((now.ran - self.ran).max(0.0), (now.waited - self.waited).max(0.0)))
     }
+}
+
+/// By how much all these processes together took longer since then than on a machine that has nothing else to do; 1 or more.
+pub fn slowdown(shares: &[Share]) -> f64 {
+    let since: Vec<_> = shares.iter().filter_map(|share| share.since()).collect();
+    let (ran, waited): (f64, f64) = since.iter().fold((0.0, 0.0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
+    if ran > 0.0 { 1.0 + waited / ran } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn a_machine_does_not_run_faster_than_it_does() {
         let share = Share::of(std::process::id()).expect("it runs");
-        assert!(share.slowdown() >= 1.0);
+        assert!(slowdown(&[share]) >= 1.0);
         assert!(Share::of(u32::MAX).is_none());
     }
 }

@@ -136,7 +136,7 @@ impl Report {
         format!("{}; at most {} MiB a node", some.join(", "), nodes.memory / 1024 / 1024)
     }
 
-    /// Fails the test if the row failed and should not; keeps the history then.
+    /// Fails the test if the row failed; keeps the history then.
     pub fn assert(&self) {
         if self.failures.is_empty() {
             return;
@@ -149,15 +149,7 @@ impl Report {
             history.display(),
             self.text()
         );
-        match self.row.pending {
-            Some(reason) => eprintln!("{}: expected to fail: {reason}", self.row.id),
-            None => panic!("{text}"),
-        }
-    }
-
-    /// Has it failed, and should not have?
-    pub fn is_failure(&self) -> bool {
-        !self.failures.is_empty() && self.row.pending.is_none()
+        panic!("{text}");
     }
 
     /// Every event, one a line.
@@ -172,11 +164,7 @@ impl Report {
 
     fn markdown(&self) -> String {
         let counts = &self.outcome.verdict.counts;
-        let result = match (self.failures.is_empty(), self.row.pending) {
-            (true, _) => "passed".to_owned(),
-            (false, Some(reason)) => format!("not yet: {reason}"),
-            (false, None) => "**failed**".to_owned(),
-        };
+        let result = if self.failures.is_empty() { "passed" } else { "**failed**" };
         let mut happened = self.happened();
         for note in &self.outcome.notes {
             happened += &format!("; {note}");

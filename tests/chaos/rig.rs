@@ -15,7 +15,11 @@ use crate::{
     load::{self, Load, Shape},
     measure::{self, Share},
     mutant::Plot,
-    support::{Node, NodeBuilder, Redis, eventually, proxy::Proxy, sentinel::Sentinels},
+    support::{
+        Node, NodeBuilder, Redis, eventually,
+        proxy::Proxy,
+        sentinel::{self, Sentinels},
+    },
 };
 
 /// Nodes in a rig.
@@ -222,7 +226,7 @@ impl Rig {
 
     /// See [`Outcome::pace`].
     pub fn pace(&self) -> f64 {
-        self.shares.iter().map(|share| share.slowdown()).fold(1.0, f64::max)
+        measure::slowdown(&self.shares)
     }
 
     /// The fault is over now.
@@ -368,7 +372,8 @@ fn builder(build: &Build, link: &Proxy, watches: &[Proxy], clock: &Path, number:
     let mut node = Node::builder().env("CHAT_HISTORY__MESSAGES", "1000000");
     if build.sentinels {
         let addresses: Vec<_> = watches.iter().map(|watch| watch.address.to_string()).collect();
-        node = node.env("CHAT_REDIS__SENTINEL", &addresses.join(","));
+        node = node.env("REDIS_URL", &format!("redis://{}", sentinel::MASTER));
+        node = node.env("CHAT_REDIS__SENTINELS", &addresses.join(","));
     } else {
         node = node.env("REDIS_URL", &format!("redis://{}", link.address));
     }

@@ -32,8 +32,6 @@ pub struct Row {
     pub recovery: Duration,
     /// What this row asks for beside the checker; what is wrong.
     pub judge: fn(&Outcome, Scale) -> Vec<String>,
-    /// Why it cannot pass yet.
-    pub pending: Option<&'static str>,
 }
 
 /// What a row is where it does not say otherwise.
@@ -45,7 +43,6 @@ const ROW: Row = Row {
     inject: |_, _| Box::pin(async {}),
     recovery: Duration::from_secs(10),
     judge: |_, _| Vec::new(),
-    pending: None,
 };
 
 const LOST: Promise = Promise { log_lost: true, log_trimmed: false };
@@ -121,7 +118,6 @@ pub const ROWS: &[Row] = &[
         promise: LOST,
         inject: |rig, scale| Box::pin(faults::sentinel_failover(rig, scale)),
         recovery: Duration::from_secs(15),
-        pending: Some("Sentinel is not there yet"),
         ..ROW
     },
     Row {
