@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Node, Over, PATIENCE, Redis, eventually};
+use crate::support::{
+    Chat, Client, Node, Over, PATIENCE, Redis, eventually,
+    proxy::{Proxy, Which},
+};
 
 /// Publishes until it is acknowledged; returns how often it was refused before, all retryable.
 async fn insist(client: &mut Client, payload: &Value) -> usize {
@@ -155,4 +158,26 @@ async fn readiness_goes_after_the_grace() {
     assert_eq!(node.manage("/livez").await.status, 200, "a restart would help nobody");
     redis.restart().await;
     eventually("the node is ready again", || async { node.manage("/readyz").await.status == 200 }).await;
+}
+
+/// Where a node connects anew there is but a replica, while what it has open still reaches the master: it hears nothing, and nobody else does.
+#[tokio::test]
+async fn a_node_that_finds_no_master_to_subscribe_at_sends_its_clients_away() {
+    const SUBSCRIBER: &str = "SUBSCRIBE\r\n";
+    let (master, replica) = (Redis::start().await, Redis::start().await);
+    replica.follow(&master).await;
+    let link = Proxy::start(master.address(), &[SUBSCRIBER]).await;
+    let node = Node::builder().env("REDIS_URL", &format!("redis://{}", link.address)).start().await;
+    let mut client = node.client("/api/chat-api/ws/r").await;
+    client.publish(json!("before")).await;
+    link.retarget(replica.address());
+    assert!(link.cut(Which::Saying(SUBSCRIBER)) > 0);
+    eventually("the node is not ready", || async {
+        let ready = node.manage("/readyz").await;
+        ready.status == 503 && ready.json()["reasons"][0] == "redis: what it publishes does not arrive here"
+    })
+    .await;
+    link.retarget(master.address());
+    eventually("the node is ready again", || async { node.manage("/readyz").await.status == 200 }).await;
+    client.publish(json!("after")).await;
 }

@@ -133,6 +133,8 @@ pub(super) struct Known {
     identity: Option<String>,
     server: Option<Server>,
     trouble: Option<Trouble>,
+    /// When a canary last came back.
+    heard: Option<Instant>,
 }
 
 /// What the connection's own task says to ours.
@@ -175,6 +177,9 @@ impl Subscriber {
             self.subscriptions.lost();
             self.metrics.redis_up.set(0);
             self.note_trouble(trouble);
+            if self.is_deaf().await {
+                self.readiness.redis_deaf();
+            }
             let longest = (BACKOFF.0 * 2_u32.saturating_pow(failures.min(8))).min(BACKOFF.1);
             sleep(longest.mul_f64(fastrand::f64())).await;
         }
@@ -206,6 +211,7 @@ impl Subscriber {
                 () = site.left() => return Trouble::Unreachable("the master is elsewhere now".into()),
                 () = signs.heard.notified() => {
                     heard = Instant::now();
+                    self.known.heard = Some(heard);
                     self.readiness.redis_up();
                     self.metrics.redis_up.set(1);
                 }
@@ -235,6 +241,12 @@ impl Subscriber {
                 }
             }
         }
+    }
+
+    /// Redis answers on another connection, though none for the subscription has been had for longer than it may be silent.
+    async fn is_deaf(&self) -> bool {
+        self.known.heard.is_some_and(|heard| heard.elapsed() > SILENCE)
+            && self.caller.ask::<String>(&self.canary()).await.is_ok()
     }
 
     fn canary(&self) -> Cmd {
