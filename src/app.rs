@@ -62,6 +62,7 @@ impl App {
         let authenticator = Authenticator::start(&config.auth, &tasks, &readiness, &metrics).context("auth")?;
         let broadcaster = Prepared::new(&config)?;
         broadcaster.check().await?;
+        metrics.connections_limit.set(i64::try_from(config.limits.max_connections()).unwrap_or(i64::MAX));
         let hub = Hub::start(broadcaster, config.presence.clone(), tasks.clone(), readiness.clone(), metrics.clone());
         let service = Arc::new(Service {
             hub,

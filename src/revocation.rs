@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     auth::{AuthError, Authenticator},
-    broadcaster::{Draft, Publication, PublishError},
+    broadcaster::{Draft, Publication, PublishError, Stamp},
     hub::Hub,
     protocol::{ClientId, RoomName, UserId},
     shutdown::Readiness,
@@ -44,6 +44,7 @@ pub async fn revoke(hub: &Hub, authenticator: &Authenticator, user: UserId, by: 
         counted: None,
         ephemeral: false,
         trace: None,
+        received: Stamp::now(),
     };
     hub.publish(draft).await.map_err(|error: PublishError| anyhow::anyhow!(error))?;
     apply(hub, authenticator, user, before);

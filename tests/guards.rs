@@ -20,7 +20,7 @@ use std::{
 
 use chat_api::{
     auth::Identity,
-    broadcaster::{Draft, Outlet as _, Prepared},
+    broadcaster::{Draft, Outlet as _, Prepared, Stamp},
     config::Config,
     hub::{Connection, ConnectionLimits, Hub, Receive},
     metrics::Metrics,
@@ -175,6 +175,7 @@ impl Hall {
             counted: None,
             ephemeral: false,
             trace: None,
+            received: Stamp::now(),
         }
     }
 

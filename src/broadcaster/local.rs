@@ -277,7 +277,13 @@ fn publication(draft: &Draft, place: Option<Place>, now_ms: i64) -> Publication 
         n: draft.n(),
         payload: &draft.payload,
     };
-    Publication { room: draft.room.clone(), place, frame: message.frame(), trace: draft.trace.clone() }
+    Publication {
+        room: draft.room.clone(),
+        place,
+        frame: message.frame(),
+        trace: draft.trace.clone(),
+        received: Some(draft.received),
+    }
 }
 
 #[cfg(test)]
@@ -285,7 +291,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::protocol::ClientId;
+    use crate::{broadcaster::Stamp, protocol::ClientId};
 
     fn logs(messages_max: usize, bytes_max: usize) -> Logs {
         let age_max = Duration::from_secs(60);
@@ -312,6 +318,7 @@ mod tests {
             counted: None,
             ephemeral: false,
             trace: None,
+            received: Stamp::now(),
         }
     }
 

@@ -10,9 +10,10 @@ mod senders;
 
 use std::{
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::{
@@ -27,6 +28,26 @@ use crate::{
     shutdown::{Readiness, Tasks},
     telemetry::trace::TraceContext,
 };
+
+/// A moment by the clock of some node, which another node's may differ from: microseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Seconds since then; 0 where the clocks say that it is still to come.
+    #[must_use]
+    pub fn elapsed(self) -> f64 {
+        Self::now().0.saturating_sub(self.0) as f64 / 1e6
+    }
+}
 
 /// A message that wants a place in a log.
 #[derive(Debug)]
@@ -47,6 +68,8 @@ pub struct Draft {
     pub ephemeral: bool,
     /// Carried to the nodes that deliver; absent when the message is not traced.
     pub trace: Option<TraceContext>,
+    /// When it came.
+    pub received: Stamp,
 }
 
 impl Draft {
@@ -124,6 +147,8 @@ pub struct Publication {
     pub frame: Frame,
     /// The publisher's trace.
     pub trace: Option<TraceContext>,
+    /// When the publisher's node had it; absent where an older release published it.
+    pub received: Option<Stamp>,
 }
 
 /// Which part of a log.

@@ -86,6 +86,7 @@ mod tests {
             }),
             ephemeral: false,
             trace: None,
+            received: crate::broadcaster::Stamp::now(),
         }
     }
 

@@ -60,7 +60,7 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
-    /// Print a document with its closed tables as the code has them (for docs/protocol.md).
+    /// Print a document with its closed tables as the code has them (for docs/protocol.md and docs/operations.md).
     #[command(hide = true)]
     Tables {
         /// A document with a pair of marks for each table.

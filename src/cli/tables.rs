@@ -1,19 +1,48 @@
-//! The closed tables of the protocol's reference, printed from the code.
+//! The closed tables of the reference documents, printed from the code.
 
 use anyhow::Context as _;
 
-use crate::protocol::{Close, ErrorCode, ProblemCode, RESERVED_TYPES};
+use crate::{
+    metrics::Metrics,
+    protocol::{Close, ErrorCode, ProblemCode, RESERVED_TYPES},
+};
 
-/// The document with each table between its marks, `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+/// How a mark ends that a table follows.
+const BEGIN: &str = ": begin -->";
+
+/// The document with each of its tables between their marks, `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
 pub(super) fn fill(document: &str) -> anyhow::Result<String> {
-    let tables = [("types", types()), ("errors", errors()), ("closes", closes()), ("problems", problems())];
-    tables.into_iter().try_fold(document.to_owned(), |document, (name, table)| {
-        let (begin, end) = (format!("<!-- {name}: begin -->"), format!("<!-- {name}: end -->"));
-        let marks = || format!("`{begin}` and `{end}` are not in the document");
-        let (before, rest) = document.split_once(&begin).with_context(marks)?;
-        let (_, after) = rest.split_once(&end).with_context(marks)?;
-        Ok(format!("{before}{begin}\n{table}{end}{after}"))
-    })
+    let (mut filled, mut rest) = (String::new(), document);
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        let start = before.rfind("<!-- ").context("a mark does not begin with `<!-- `")?;
+        let name = before.get(start + "<!-- ".len()..).unwrap_or_default();
+        let end = format!("<!-- {name}: end -->");
+        let (_, behind) = after.split_once(&end).with_context(|| format!("`{end}` is not in the document"))?;
+        filled += &format!("{before}{BEGIN}\n{}{end}", named(name)?);
+        rest = behind;
+    }
+    anyhow::ensure!(!filled.is_empty(), "the document has no tables: `<!-- NAME{BEGIN}` begins one");
+    Ok(filled + rest)
+}
+
+fn named(name: &str) -> anyhow::Result<String> {
+    match name {
+        "types" => Ok(types()),
+        "errors" => Ok(errors()),
+        "closes" => Ok(closes()),
+        "problems" => Ok(problems()),
+        "metrics" => metrics(),
+        _ => anyhow::bail!("there is no table named {name:?}"),
+    }
+}
+
+fn metrics() -> anyhow::Result<String> {
+    let metrics = Metrics::new()?;
+    let rows = metrics.described().iter().map(|metric| {
+        let help = metric.help.trim_end_matches('.').to_owned();
+        [format!("`{}`", metric.name), metric.kind.to_owned(), help, metric.question.to_owned()]
+    });
+    Ok(table(["metric", "type", "what is counted", "the question it answers"], rows))
 }
 
 fn types() -> String {

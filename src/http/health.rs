@@ -48,6 +48,7 @@ fn status(good: bool, readiness: &Readiness) -> Response {
 }
 
 async fn metrics_text(State(health): State<Health>) -> Response {
+    health.metrics.ready.set(i64::from(health.readiness.reasons().is_empty()));
     match health.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

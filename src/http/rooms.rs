@@ -22,7 +22,7 @@ use super::{
     request::{Nothing, message_id, query, room_name},
 };
 use crate::{
-    broadcaster::{Counted, Draft, Publication, PublishError, Relation, Sender, Stretch},
+    broadcaster::{Counted, Draft, Publication, PublishError, Relation, Sender, Stamp, Stretch},
     hub::ConnectionLimits,
     protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, ProblemCode, Publish, RoomName, UserId},
     telemetry::trace::TraceContext,
@@ -152,6 +152,7 @@ pub(super) async fn publish(
     });
 
     service.metrics.messages_in.inc();
+    service.metrics.bytes_in.inc_by(message.payload.get().len() as u64);
     let parent = message.traceparent.as_deref().or_else(|| headers.get("traceparent")?.to_str().ok());
     let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
     let draft = Draft {
@@ -163,6 +164,7 @@ pub(super) async fn publish(
         counted,
         ephemeral: false,
         trace: None,
+        received: Stamp::now(),
     };
     let id = service.publish(parent.as_ref(), draft).await.map_err(|error| not_stored(&service, &error))?;
     Ok((StatusCode::CREATED, Json(Published { id })).into_response())

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::{Service, joins::Joins};
 use crate::{
     auth::{AuthError, Identity},
-    broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender},
+    broadcaster::{Counted, Draft, PublishError, SENDER_AGE, Sender, Stamp},
     config,
     hub::{Attached, Connection, Receive},
     limits::{Bucket, Rate},
@@ -60,6 +60,7 @@ impl Receive for &mut Socket<'_> {
         }
         self.messages += 1;
         self.service.metrics.messages_in.inc();
+        self.service.metrics.bytes_in.inc_by(text.len() as u64);
         let command = Command::decode(text);
         let (reference, n) = command.as_ref().map(Command::tags).unwrap_or_default();
         if let Err(wait) = self.frames.take(self.service.frame_rates.frames, Instant::now()) {
@@ -267,6 +268,7 @@ impl<'a> Socket<'a> {
             counted,
             ephemeral: publish.ephemeral,
             trace: None,
+            received: Stamp::now(),
         };
         self.service.publish(own.as_ref().or(self.trace.as_ref()), draft).await
     }

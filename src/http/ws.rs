@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -35,6 +35,7 @@ use super::{
 use crate::{
     auth::{Identity, Offer},
     hub::{Connection, Ending, Joined},
+    metrics::Metrics,
     protocol::{ClientId, Close, Event, Frame, Limits, MessageId, Occupant, ProblemCode, RoomName, UserId},
     telemetry::trace::TraceContext,
 };
@@ -283,10 +284,18 @@ fn serve(
         };
         let messages = socket.messages();
         drop((attached, place));
-        service.metrics.closed(code).inc();
+        note_end(&service.metrics, &connection, code, opened.elapsed());
         let user_id = connection.user().map_or("-", UserId::as_str);
         let seconds = opened.elapsed().as_secs_f64();
         tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
+    }
+}
+
+fn note_end(metrics: &Metrics, connection: &Connection, code: u16, open: Duration) {
+    metrics.closed(code).inc();
+    metrics.connection_seconds.observe(open.as_secs_f64());
+    if code == Close::Slow.code() {
+        metrics.slow_close_bytes.observe(connection.evicted() as f64);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Connection;
 use crate::{
-    broadcaster::{Place, Publication},
+    broadcaster::{Place, Publication, Stamp},
     protocol::{Frame, MessageId, RoomName},
     telemetry::trace::TraceContext,
 };
@@ -40,6 +40,8 @@ pub(super) struct Batch {
     pub(super) messages: usize,
     /// Position of the last of them that has one.
     pub(super) last: Option<MessageId>,
+    /// When the first of them came from its sender.
+    pub(super) oldest: Option<Stamp>,
     /// Of those among them that are traced.
     pub(super) traces: Vec<(TraceContext, Option<MessageId>)>,
 }
@@ -65,7 +67,9 @@ impl Batch {
     /// Joins what waits, up to the size of a batch; a notice goes by itself.
     pub(super) fn take(inbox: &mut VecDeque<Item>) -> Option<Self> {
         let batch = match inbox.front()? {
-            Item::Notice(frame) => Self { frame: frame.clone(), messages: 0, last: None, traces: Vec::new() },
+            Item::Notice(frame) => {
+                Self { frame: frame.clone(), messages: 0, last: None, oldest: None, traces: Vec::new() }
+            }
             Item::Message(_) => {
                 let messages = inbox.iter().map_while(Item::message);
                 Self::of(messages.clone().take(fitting(messages)))
@@ -82,6 +86,7 @@ impl Batch {
             frame: Frame::join(publications.clone().map(|publication| &publication.frame)),
             messages: publications.clone().count(),
             last: publications.clone().filter_map(id).last(),
+            oldest: publications.clone().filter_map(|publication| publication.received).min(),
             traces: publications.filter_map(traced).collect(),
         }
     }

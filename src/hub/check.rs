@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Hub, READ_RETRY, SHARDS, room::Room};
-use crate::protocol::{MessageId, RoomName};
+use crate::{
+    metrics::RepairCause,
+    protocol::{MessageId, RoomName},
+};
 
 /// How often a room is looked at when nothing is suspected: a lost publication that nothing follows leaves no hole.
 const EVERY: Duration = Duration::from_secs(60);
@@ -23,16 +26,16 @@ impl Hub {
         let mut shards = self.shards.iter().cycle();
         loop {
             tokio::select! {
-                () = self.suspicion.notified() => self.check(self.rooms()).await,
+                () = self.suspicion.notified() => self.check(self.rooms(), RepairCause::Reconnect).await,
                 _ = tick.tick() => if let Some(shard) = shards.next() {
                     let rooms = shard.rooms.read().values().cloned().collect();
-                    self.check(rooms).await;
+                    self.check(rooms, RepairCause::Check).await;
                 },
             }
         }
     }
 
-    async fn check(&self, rooms: Vec<Arc<Room>>) {
+    async fn check(&self, rooms: Vec<Arc<Room>>, cause: RepairCause) {
         let open: Vec<(Arc<Room>, MessageId)> =
             rooms.into_iter().filter_map(|room| room.position().map(|position| (room, position))).collect();
         for some in open.chunks(AT_ONCE) {
@@ -47,7 +50,7 @@ impl Hub {
                 // Messages go on meanwhile.
                 let agrees = top.is_some_and(|top| *before <= top && room.position().is_some_and(|now| top <= now));
                 if !agrees {
-                    room.mark_stale();
+                    room.mark_stale(cause);
                     self.flush_room(room.clone(), false);
                 }
             }

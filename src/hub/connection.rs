@@ -211,6 +211,12 @@ impl Connection {
         self.session
     }
 
+    /// Bytes that waited as it was closed for being slow.
+    #[must_use]
+    pub fn evicted(&self) -> usize {
+        self.outbox.lock().evicted()
+    }
+
     /// Whether it still takes frames.
     #[must_use]
     pub fn is_open(&self) -> bool {

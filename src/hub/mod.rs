@@ -27,7 +27,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +35,7 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::{MissedTickBehavior, interval, sleep},
 };
+use tracing::Span;
 
 use self::{
     attendance::Desk,
@@ -50,7 +51,7 @@ pub use self::{
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Stretch},
     config,
-    metrics::Metrics,
+    metrics::{Metrics, RepairCause},
     protocol::{ClientId, MessageId, RoomName, Roster},
     shutdown::{Readiness, Tasks},
     telemetry::trace,
@@ -226,6 +227,7 @@ impl Hub {
         // Under the map's lock, so that an empty room is not forgotten at this moment.
         let (seat, first) = room.enter(connection.clone());
         self.desk.entered(room, connection);
+        self.metrics.subscriptions.inc();
         if first {
             self.metrics.rooms.inc();
         }
@@ -236,6 +238,7 @@ impl Hub {
         let Some(room) = self.room(name) else { return };
         let Some(last) = room.leave(connection) else { return };
         self.desk.left(&room, connection);
+        self.metrics.subscriptions.dec();
         if last {
             self.metrics.rooms.dec();
         }
@@ -300,7 +303,7 @@ impl Hub {
                 for _ in 0..INLINE_BATCHES {
                     match room.next(&mut snapshot) {
                         Work::Send(batch) => self.send(&room, &batch, &snapshot),
-                        Work::Repair(from) => return self.spawn_flusher(room, Some(from)),
+                        Work::Repair(from, cause) => return self.spawn_flusher(room, Some((from, cause))),
                         Work::Done => return,
                     }
                 }
@@ -310,39 +313,65 @@ impl Hub {
         }
     }
 
-    fn spawn_flusher(&self, room: Arc<Room>, repair_from: Option<MessageId>) {
+    fn spawn_flusher(&self, room: Arc<Room>, repair: Option<(MessageId, RepairCause)>) {
         let Some(hub) = self.me.upgrade() else { return };
         self.tasks.spawn_until_stopped(async move {
             let mut snapshot = Vec::new();
             // Boxed: a flusher is spawned and moved often, and repairs seldom.
-            if let Some(from) = repair_from {
-                Box::pin(hub.repair(&room, from, &mut snapshot)).await;
+            if let Some((from, cause)) = repair {
+                Box::pin(hub.repair(&room, from, cause, &mut snapshot)).await;
             }
             loop {
                 match room.next(&mut snapshot) {
                     Work::Send(batch) => hub.send_paced(&room, &batch, &snapshot).await,
-                    Work::Repair(from) => Box::pin(hub.repair(&room, from, &mut snapshot)).await,
+                    Work::Repair(from, cause) => Box::pin(hub.repair(&room, from, cause, &mut snapshot)).await,
                     Work::Done => return,
                 }
             }
         });
     }
 
+    /// Begins to deliver a batch; what it costs and how late it is counts once, whoever many get it.
+    fn delivery<'a>(&'a self, room: &Room, batch: &'a Batch) -> Delivery<'a> {
+        let spans = batch.traces.iter().map(|(remote, id)| trace::deliver(remote, &room.name, *id)).collect();
+        Delivery { metrics: &self.metrics, batch, begun: Instant::now(), _spans: spans }
+    }
+
     /// One write per member.
     fn send(&self, room: &Room, batch: &Batch, members: &[Arc<Connection>]) {
-        let _spans: Vec<_> = batch.traces.iter().map(|(remote, id)| trace::deliver(remote, &room.name, *id)).collect();
+        let delivery = self.delivery(room, batch);
         members.iter().for_each(|member| member.send(&batch.frame));
-        self.metrics.messages_out.inc_by((batch.messages * members.len()) as u64);
+        delivery.done(members.len());
     }
 
     /// The same for a large room: lets others run in between.
     async fn send_paced(&self, room: &Room, batch: &Batch, members: &[Arc<Connection>]) {
-        let _spans: Vec<_> = batch.traces.iter().map(|(remote, id)| trace::deliver(remote, &room.name, *id)).collect();
+        let delivery = self.delivery(room, batch);
         for some in members.chunks(INLINE) {
             some.iter().for_each(|member| member.send(&batch.frame));
             tokio::task::yield_now().await;
         }
-        self.metrics.messages_out.inc_by((batch.messages * members.len()) as u64);
+        delivery.done(members.len());
+    }
+}
+
+/// A batch on its way to the members.
+struct Delivery<'a> {
+    metrics: &'a Metrics,
+    batch: &'a Batch,
+    begun: Instant,
+    _spans: Vec<Span>,
+}
+
+impl Delivery<'_> {
+    fn done(self, members: usize) {
+        let Self { metrics, batch, begun, .. } = self;
+        metrics.deliver_seconds.observe(begun.elapsed().as_secs_f64());
+        metrics.messages_out.inc_by((batch.messages * members) as u64);
+        metrics.bytes_out.inc_by((batch.frame.wire_len() * members) as u64);
+        if let Some(received) = batch.oldest {
+            metrics.latency_seconds.observe(received.elapsed());
+        }
     }
 }
 

@@ -64,13 +64,15 @@ pub(super) struct Outbox {
     phase: Phase,
     /// Why we close, once we do.
     close: Option<Close>,
+    /// What waited for a reader that was too slow.
+    evicted: usize,
     /// The peer is told more than the close frame says.
     session: bool,
 }
 
 impl Outbox {
     pub(super) fn new(session: bool) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, begun: false, phase: Phase::Open, close: None, session }
+        Self { queue: VecDeque::new(), bytes: 0, begun: false, phase: Phase::Open, close: None, evicted: 0, session }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -87,6 +89,10 @@ impl Outbox {
 
     pub(super) fn close(&self) -> Option<Close> {
         self.close
+    }
+
+    pub(super) fn evicted(&self) -> usize {
+        self.evicted
     }
 
     /// Sends at once if nothing waits, else queues. True: the connection's task has to look.
@@ -131,6 +137,9 @@ impl Outbox {
     pub(super) fn start_close(&mut self, close: Close) -> bool {
         if self.phase != Phase::Open {
             return false;
+        }
+        if close == Close::Slow {
+            self.evicted = self.bytes;
         }
         if close.discards_outbox() {
             self.queue.truncate(usize::from(self.begun));

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{Connection, Hub, batch::Batch, room::Room};
 use crate::{
     broadcaster::Relation,
+    metrics::RepairCause,
     protocol::{Close, Event, MessageId},
 };
 
@@ -18,8 +19,14 @@ const RESET_SPREAD_MS: u64 = 5000;
 
 impl Hub {
     /// Reads what a room missed and delivers it. Members never see that there was a hole, unless the log has lost it.
-    pub(super) async fn repair(&self, room: &Room, mut from: MessageId, snapshot: &mut Vec<Arc<Connection>>) {
-        self.metrics.repairs.inc();
+    pub(super) async fn repair(
+        &self,
+        room: &Room,
+        mut from: MessageId,
+        cause: RepairCause,
+        snapshot: &mut Vec<Arc<Connection>>,
+    ) {
+        self.metrics.repair(cause).inc();
         loop {
             let page = self.read(&room.name, from).await;
             match page.relation {

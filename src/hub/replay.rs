@@ -16,6 +16,7 @@ use tokio::{
 use super::{Connection, Hub, batch::Batch, room::Room};
 use crate::{
     broadcaster::{Page, Publication, Relation},
+    metrics::RepairCause,
     protocol::{Close, MessageId},
 };
 
@@ -129,7 +130,7 @@ impl Hub {
         if room.replay_end(seat).is_none_or(|end| end >= after) {
             return;
         }
-        room.mark_stale();
+        room.mark_stale(RepairCause::Behind);
         self.flush_room(room.clone(), false);
         let caught_up = async {
             while room.replay_end(seat).is_some() && room.position().is_some_and(|position| position < after) {
@@ -162,6 +163,7 @@ mod tests {
             place: Some(Place { id: id(seq), prev: id(seq - 1) }),
             frame: Event::Pong { r#ref: None }.frame(),
             trace: None,
+            received: None,
         };
         Arc::new(Page { publications: seqs.map(publication).collect(), relation, through, top })
     }

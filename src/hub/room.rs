@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     broadcaster::Publication,
+    metrics::RepairCause,
     protocol::{Close, Frame, MessageId, RoomName},
 };
 
@@ -31,7 +32,7 @@ pub(super) enum Work {
     /// Send this to everybody in the snapshot.
     Send(Batch),
     /// Read the log from here: something was missed.
-    Repair(MessageId),
+    Repair(MessageId, RepairCause),
     /// Nothing; this flusher is not one any more.
     Done,
 }
@@ -62,7 +63,7 @@ struct State {
     /// A flusher is at work.
     flushing: bool,
     /// Something was missed: read the log.
-    stale: bool,
+    stale: Option<RepairCause>,
     /// The log is being read; the inbox collects what is live.
     repairing: bool,
     empty_since: Option<Instant>,
@@ -71,6 +72,11 @@ struct State {
 impl State {
     fn is_empty(&self) -> bool {
         self.members.is_empty() && self.joiners.is_empty()
+    }
+
+    /// The log is to be read, for the reason that was there first.
+    fn miss(&mut self, cause: RepairCause) {
+        self.stale.get_or_insert(cause);
     }
 
     /// Moves on behind a batch and takes everybody who gets it.
@@ -119,7 +125,7 @@ impl Room {
             taken: 0,
             sent: 0,
             flushing: false,
-            stale: false,
+            stale: None,
             repairing: false,
             empty_since: None,
         };
@@ -203,7 +209,7 @@ impl Room {
         let state = &mut *self.state.lock();
         let Some(place) = publication.place else {
             // Ephemeral: gets through while the room keeps up, and is nobody's loss otherwise.
-            if state.position.is_some() && !state.stale && !state.repairing && state.inbox.len() < INBOX {
+            if state.position.is_some() && state.stale.is_none() && !state.repairing && state.inbox.len() < INBOX {
                 state.inbox.push_back(Item::Message(publication));
             }
             return;
@@ -212,8 +218,8 @@ impl Room {
         let last = state.inbox.iter().rev().find_map(Item::place).map(|place| place.id);
         match last.or(behind) {
             Some(last) if place.id <= last => {}
-            Some(last) if place.prev != last => state.stale = true,
-            _ if state.inbox.len() >= INBOX => state.stale = true,
+            Some(last) if place.prev != last => state.miss(RepairCause::Hole),
+            _ if state.inbox.len() >= INBOX => state.miss(RepairCause::Overflow),
             _ => state.inbox.push_back(Item::Message(publication)),
         }
     }
@@ -229,20 +235,22 @@ impl Room {
     }
 
     /// Something may have been missed. A room that is not open yet has nothing to miss.
-    pub(super) fn mark_stale(&self) {
+    pub(super) fn mark_stale(&self, cause: RepairCause) {
         let state = &mut *self.state.lock();
-        state.stale |= state.position.is_some();
+        if state.position.is_some() {
+            state.miss(cause);
+        }
     }
 
     /// Becomes the room's flusher, if there is something to do and nobody does it. `Some(true)`: small enough to do it at once.
     pub(super) fn begin_flush(&self) -> Option<bool> {
         let state = &mut *self.state.lock();
         let open = state.position.is_some() && !state.flushing && !state.repairing;
-        if !open || (state.inbox.is_empty() && !state.stale) {
+        if !open || (state.inbox.is_empty() && state.stale.is_none()) {
             return None;
         }
         state.flushing = true;
-        Some(!state.stale && state.members.len() + state.joiners.len() <= INLINE)
+        Some(state.stale.is_none() && state.members.len() + state.joiners.len() <= INLINE)
     }
 
     /// The flusher's next piece of work, with a snapshot of whom it is for; what it took before has been sent.
@@ -254,12 +262,11 @@ impl Room {
             state.advance(&self.name, &batch, snapshot);
             return Work::Send(batch);
         }
-        if state.stale
-            && let Some(position) = state.position
+        if let Some(position) = state.position
+            && let Some(cause) = state.stale.take()
         {
-            state.stale = false;
             state.repairing = true;
-            return Work::Repair(position);
+            return Work::Repair(position, cause);
         }
         state.flushing = false;
         state.snapshot = std::mem::take(snapshot);
@@ -340,7 +347,7 @@ fn prune(state: &mut State, position: MessageId) {
     let first = state.inbox.iter().find_map(Item::place);
     if first.is_some_and(|first| first.prev != position) {
         state.inbox.retain(|item| matches!(item, Item::Notice(_)));
-        state.stale = true;
+        state.miss(RepairCause::Hole);
     }
 }
 
@@ -356,7 +363,7 @@ mod tests {
     fn publication(seq: u64) -> Publication {
         let frame = Event::Pong { r#ref: None }.frame();
         let place = Some(Place { id: id(seq), prev: id(seq - 1) });
-        Publication { room: RoomName::lobby(), place, frame, trace: None }
+        Publication { room: RoomName::lobby(), place, frame, trace: None, received: None }
     }
 
     fn ephemeral() -> Publication {
@@ -368,7 +375,7 @@ mod tests {
         loop {
             match room.next(&mut Vec::new()) {
                 Work::Send(batch) => messages += batch.messages,
-                Work::Repair(from) => return (messages, Some(from)),
+                Work::Repair(from, _) => return (messages, Some(from)),
                 Work::Done => return (messages, None),
             }
         }

@@ -359,7 +359,7 @@ impl NodeCounts {
         if node.exited() {
             return;
         }
-        self.repairs += node.metric("chat_repairs_total").await as u64;
+        self.repairs += node.total("chat_repairs_total").await as u64;
         self.reconnects += node.metric("chat_redis_reconnects_total").await as u64;
         self.invalid += node.metric("chat_invalid_entries_total").await as u64;
         self.retries += node.metric("chat_publish_retries_total").await as u64;

@@ -36,6 +36,13 @@ async fn metrics_pass_promtool_and_count() {
         ("chat_rooms", 2.0),
         ("chat_messages_delivered_total", 2.0),
         ("chat_messages_received_total", 4.0), // two pings, a message, and nonsense
+        ("chat_subscriptions", 4.0),           // each is in the lobby too
+        ("chat_deliver_duration_seconds_count", 1.0),
+        ("chat_delivery_latency_seconds_count", 1.0),
+        (r#"chat_redis_command_duration_seconds_count{command="publish"}"#, 1.0),
+        (r#"chat_redis_command_failures_total{command="publish"}"#, 0.0),
+        (r#"chat_repairs_total{cause="hole"}"#, 0.0),
+        ("chat_ready", 1.0),
         (r#"chat_refusals_total{code="invalid_json"}"#, 1.0),
         ("chat_redis_up", 1.0),
         ("chat_draining", 0.0),
@@ -43,7 +50,15 @@ async fn metrics_pass_promtool_and_count() {
     ] {
         node.wait_for_metric(series, value).await;
     }
-    assert!(node.metric("process_resident_memory_bytes").await > 0.0);
+    for series in ["process_resident_memory_bytes", "chat_tokio_workers", "chat_tokio_busy_seconds_total"] {
+        assert!(node.metric(series).await > 0.0, "{series}");
+    }
+    let (received, delivered) =
+        (node.metric("chat_received_bytes_total").await, node.metric("chat_delivered_bytes_total").await);
+    assert!(received > 50.0 && delivered > 2.0 * 150.0, "{received} came, {delivered} went");
+    sender.leave().await;
+    node.wait_for_metric("chat_connection_duration_seconds_count", 1.0).await;
+    node.wait_for_metric("chat_subscriptions", 2.0).await;
     let answer = node.manage("/metrics").await;
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
     // Prometheus' own collector names `process_open_fds` and the like without units' full words, so only ours are judged.
@@ -133,12 +148,16 @@ fn the_configuration_reference_is_complete() {
     }
 }
 
-/// The closed tables of docs/protocol.md are those of the code.
+/// The closed tables of the documents are those of the code.
 #[test]
-fn the_protocol_reference_has_the_tables_of_the_code() {
-    let path = repository("docs/protocol.md");
-    let committed = std::fs::read_to_string(&path).expect("the reference");
-    assert!(run(chat_api().arg("tables").arg(&path)) == committed, "run `make generated` and commit docs/protocol.md");
+fn the_references_have_the_tables_of_the_code() {
+    let documents = ["docs/protocol.md", "docs/operations.md"].map(|document| {
+        let path = repository(document);
+        let committed = std::fs::read_to_string(&path).expect("the reference");
+        assert!(run(chat_api().arg("tables").arg(&path)) == committed, "run `make generated` and commit {document}");
+        committed
+    });
+    let [committed, _] = documents;
     let without = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(without.path(), committed.replace("<!-- closes: end -->", "")).expect("written");
     let output = chat_api().arg("tables").arg(without.path()).output().expect("it runs");

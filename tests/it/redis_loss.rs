@@ -97,7 +97,7 @@ async fn a_cut_subscription_is_repaired_unseen() {
         sender.publish(json!(n)).await;
     }
     let _reader = tokio::time::timeout(PATIENCE, reading).await.expect("all arrive").expect("in order");
-    let repairs = chat.nodes[0].metric("chat_repairs_total").await + chat.nodes[1].metric("chat_repairs_total").await;
+    let repairs = chat.nodes[0].total("chat_repairs_total").await + chat.nodes[1].total("chat_repairs_total").await;
     assert!(repairs > 0.0 && chat.nodes[1].metric("chat_redis_reconnects_total").await > 0.0);
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::super::{Draft, Place, Publication};
+use super::super::{Draft, Place, Publication, Stamp};
 use crate::{
     protocol::{Message, MessageId, RoomName, UserId},
     telemetry::trace::TraceContext,
@@ -40,6 +40,7 @@ struct Tail<'a> {
     payload: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    at: Stamp,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +63,8 @@ struct Wire<'a> {
     payload: &'a RawValue,
     #[serde(borrow, default)]
     traceparent: Option<Cow<'a, str>>,
+    #[serde(default)]
+    at: Option<Stamp>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +81,7 @@ pub(super) fn tail(draft: &Draft) -> String {
         n: draft.n(),
         payload: &draft.payload,
         traceparent: draft.trace.as_ref().map(ToString::to_string),
+        at: draft.received,
     };
     let json = serde_json::to_string(&tail).unwrap_or_default();
     json.get(1..).unwrap_or_default().to_owned()
@@ -110,7 +114,7 @@ pub(super) fn decode(room: &RoomName, bytes: &[u8]) -> Result<Publication, Inval
         payload: wire.payload,
     };
     let trace = wire.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
-    Ok(Publication { room: room.clone(), place, frame: message.frame(), trace })
+    Ok(Publication { room: room.clone(), place, frame: message.frame(), trace, received: wire.at })
 }
 
 #[cfg(test)]
@@ -136,6 +140,7 @@ mod tests {
             counted: None,
             ephemeral: false,
             trace,
+            received: Stamp::now(),
         })
     }
 
@@ -151,6 +156,7 @@ mod tests {
         fuzz(file!(), (draft(), prop_oneof![9 => hostile, 1 => vec(any::<u8>(), 0..200)]), |(draft, bytes)| {
             let publication = decode(&draft.room, completed(&draft).as_bytes()).unwrap();
             assert_eq!((publication.trace, publication.place.unwrap().id.seq), (draft.trace, 2));
+            assert_eq!(publication.received, Some(draft.received));
             let message = std::str::from_utf8(publication.frame.json_text()).unwrap();
             assert!(message.ends_with(&format!(r#","payload":{}}}"#, draft.payload)), "{message}");
             let Ok(publication) = decode(&draft.room, &bytes) else { return };
@@ -171,6 +177,7 @@ mod tests {
             counted: None,
             ephemeral: false,
             trace: None,
+            received: Stamp::now(),
         };
         let json = format!(r#"{{"v":1,"id":"7-2","prev":"7-1","ts":1764000000000,{}"#, tail(&draft));
         let publication = decode(&room, json.as_bytes()).unwrap();

@@ -1,83 +1,85 @@
 //! The Redis function library: its name, its loading, calls to it.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 
 use deadpool_redis::Connection;
-use redis::{Cmd, FromRedisValue, RedisError, aio::ConnectionLike};
+use redis::{Cmd, FromRedisValue, RedisError, ToRedisArgs, aio::ConnectionLike};
 
 use super::{
     master::{Master, Site},
     trouble::Trouble,
 };
+use crate::metrics::Metrics;
 
 const SOURCE: &str = include_str!("../chat.lua");
 
 /// `chat_<hash>`: two releases that share a Redis during a rollout each call their own.
 static LIBRARY: LazyLock<String> = LazyLock::new(|| format!("chat_{:016x}", fnv1a(SOURCE.as_bytes())));
-static PUBLISH: LazyLock<String> = LazyLock::new(|| format!("{}_publish", *LIBRARY));
-static EPHEMERAL: LazyLock<String> = LazyLock::new(|| format!("{}_ephemeral", *LIBRARY));
-static ATTEND: LazyLock<String> = LazyLock::new(|| format!("{}_attend", *LIBRARY));
-static RECEDE: LazyLock<String> = LazyLock::new(|| format!("{}_recede", *LIBRARY));
-static ROSTER: LazyLock<String> = LazyLock::new(|| format!("{}_roster", *LIBRARY));
-static FENCE: LazyLock<String> = LazyLock::new(|| format!("{}_fence", *LIBRARY));
-static CANARY: LazyLock<String> = LazyLock::new(|| format!("{}_canary", *LIBRARY));
-static TOPS: LazyLock<String> = LazyLock::new(|| format!("{}_tops", *LIBRARY));
-static READ: LazyLock<String> = LazyLock::new(|| format!("{}_read", *LIBRARY));
+
+/// One of the library's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    Publish,
+    Ephemeral,
+    Read,
+    Fence,
+    Canary,
+    Tops,
+    Attend,
+    /// `attend` where nobody has come.
+    Recede,
+    Roster,
+}
+
+impl Function {
+    /// Its name without the library's; in metrics too.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Ephemeral => "ephemeral",
+            Self::Read => "read",
+            Self::Fence => "fence",
+            Self::Canary => "canary",
+            Self::Tops => "tops",
+            Self::Attend => "attend",
+            Self::Recede => "recede",
+            Self::Roster => "roster",
+        }
+    }
+
+    /// A call of it, still without keys and arguments.
+    pub(super) fn call(self) -> Call {
+        let mut command = redis::cmd("FCALL");
+        command.arg(format!("{}_{}", *LIBRARY, self.as_str()));
+        Call { function: self, command }
+    }
+}
+
+/// A call of a function.
+pub(super) struct Call {
+    function: Function,
+    command: Cmd,
+}
+
+impl Call {
+    /// The next key or argument; the first says how many keys there are.
+    pub(super) fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// For a pipeline.
+    pub(super) fn into_command(self) -> Cmd {
+        self.command
+    }
+}
 
 /// FNV-1a: names a text, protects nothing.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// A call of `publish` with room for its keys and arguments.
-pub(super) fn publish() -> Cmd {
-    call(&PUBLISH)
-}
-
-/// A call of `ephemeral`.
-pub(super) fn ephemeral() -> Cmd {
-    call(&EPHEMERAL)
-}
-
-/// A call of `read`.
-pub(super) fn read() -> Cmd {
-    call(&READ)
-}
-
-/// A call of `fence`.
-pub(super) fn fence() -> Cmd {
-    call(&FENCE)
-}
-
-/// A call of `canary`.
-pub(super) fn canary() -> Cmd {
-    call(&CANARY)
-}
-
-/// A call of `tops`.
-pub(super) fn tops() -> Cmd {
-    call(&TOPS)
-}
-
-/// A call of `attend`.
-pub(super) fn attend() -> Cmd {
-    call(&ATTEND)
-}
-
-/// The same where nobody has come.
-pub(super) fn recede() -> Cmd {
-    call(&RECEDE)
-}
-
-/// A call of `roster`.
-pub(super) fn roster() -> Cmd {
-    call(&ROSTER)
-}
-
-fn call(name: &str) -> Cmd {
-    let mut command = redis::cmd("FCALL");
-    command.arg(name);
-    command
 }
 
 /// Whether a call failed as this Redis does not have the library yet, or any more. The call did nothing then.
@@ -106,41 +108,47 @@ pub(super) async fn load(connection: &mut (impl ConnectionLike + Send)) -> Resul
 /// One call; loads the library where it is missing.
 pub(super) async fn ask<T: FromRedisValue>(
     connection: &mut (impl ConnectionLike + Send),
-    call: &Cmd,
+    call: &Call,
 ) -> Result<T, Trouble> {
-    match call.query_async(connection).await {
+    match call.command.query_async(connection).await {
         Err(error) if is_missing(&error) => {
             load(connection).await?;
-            Ok(call.query_async(connection).await?)
+            Ok(call.command.query_async(connection).await?)
         }
         answer => Ok(answer?),
     }
 }
 
-/// Calls on pooled connections to the master, each of which holds one for a round trip.
+/// Calls on pooled connections to the master, each of which holds one for a round trip. Timed.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(Arc<Master>);
+pub(super) struct Caller {
+    master: Arc<Master>,
+    metrics: Arc<Metrics>,
+}
 
 impl Caller {
-    pub(super) fn new(master: Arc<Master>) -> Self {
-        Self(master)
+    pub(super) fn new(master: Arc<Master>, metrics: Arc<Metrics>) -> Self {
+        Self { master, metrics }
     }
 
     /// See [`ask`].
-    pub(super) async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, Trouble> {
-        let site = self.0.site()?;
+    pub(super) async fn ask<T: FromRedisValue>(&self, call: &Call) -> Result<T, Trouble> {
+        let site = self.master.site()?;
+        let begun = Instant::now();
         // Boxed, as everybody who reads a log would carry it.
         let asked = site.stay_for(Box::pin(self.ask_at(&site, call))).await;
-        asked.unwrap_or_else(|| Err(Trouble::Unreachable("the master is elsewhere now".into())))
+        let answer = asked.unwrap_or_else(|| Err(Trouble::Unreachable("the master is elsewhere now".into())));
+        self.metrics.redis_command(call.function.as_str(), begun.elapsed(), answer.is_ok());
+        answer
     }
 
-    async fn ask_at<T: FromRedisValue>(&self, site: &Site, call: &Cmd) -> Result<T, Trouble> {
-        let mut connection = site.reader().await.inspect_err(|_| self.0.look())?;
+    async fn ask_at<T: FromRedisValue>(&self, site: &Site, call: &Call) -> Result<T, Trouble> {
+        let mut connection = site.reader().await.inspect_err(|_| self.master.look())?;
         let answer = ask(&mut connection, call).await;
         match &answer {
             // Late replies must not meet another caller.
             Err(Trouble::Unreachable(_)) => drop(Connection::take(connection)),
-            Err(Trouble::Replica) => self.0.doubt(site),
+            Err(Trouble::Replica) => self.master.doubt(site),
             _ => {}
         }
         answer

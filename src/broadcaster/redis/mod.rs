@@ -28,7 +28,7 @@ pub use self::{
     sentinel::place_of,
 };
 use self::{
-    function::Caller,
+    function::{Caller, Function},
     master::Master,
     publisher::Publisher,
     server::Server,
@@ -120,7 +120,7 @@ impl Redis {
         let Settings { master, keys, publishers, deadline, durability, retention, internal, .. } = settings;
         let publisher = Publisher::start(&master, publishers, &keys, (retention, internal), deadline, &metrics);
         let subscriptions = Arc::new(Subscriptions::default());
-        let (caller, node) = (Caller::new(master.clone()), Uuid::new_v4().simple().to_string());
+        let (caller, node) = (Caller::new(master.clone(), metrics.clone()), Uuid::new_v4().simple().to_string());
         let subscriber = Subscriber {
             master: master.clone(),
             caller: caller.clone(),
@@ -160,13 +160,13 @@ impl Redis {
             Stretch::Before(before) => (before, "before"),
             Stretch::Newest => (MessageId::START, "newest"),
         };
-        let mut call = function::read();
+        let mut call = Function::Read.call();
         call.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
         call.arg(position.epoch).arg(position.seq).arg(limit).arg(direction);
         let mut reply: Reply = self.caller.ask(&call).await?;
         if reply.2 == "fence" {
             // Another history of the data than the room's last message was written in: settled once, by whoever comes first.
-            let mut fence = function::fence();
+            let mut fence = Function::Fence.call();
             fence.arg(2).arg(self.keys.log(room)).arg(self.keys.meta(room));
             let () = self.caller.ask(&fence).await?;
             reply = self.caller.ask(&call).await?;
@@ -217,7 +217,7 @@ impl Redis {
 
     /// Where the logs of some rooms stand; `None`: it has to be read.
     pub(super) async fn tops(&self, rooms: &[RoomName]) -> Result<Vec<Option<MessageId>>, ReadError> {
-        let mut call = function::tops();
+        let mut call = Function::Tops.call();
         call.arg(rooms.len());
         for room in rooms {
             call.arg(self.keys.meta(room));

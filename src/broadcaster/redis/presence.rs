@@ -1,9 +1,11 @@
 //! Who is in a room, as Redis keeps it: see `attend` in `chat.lua`.
 
-use redis::Cmd;
 use serde::Deserialize;
 
-use super::{Keys, function};
+use super::{
+    Keys,
+    function::{Call, Function},
+};
 use crate::{
     broadcaster::Attendance,
     protocol::{ClientId, Occupant, RoomName, Roster, UserId},
@@ -36,9 +38,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Roster> {
 }
 
 /// Says who has come to a room and gone from it.
-pub(super) fn attend(keys: &Keys, node: &str, room: &RoomName, attendance: &Attendance, most: usize) -> Cmd {
+pub(super) fn attend(keys: &Keys, node: &str, room: &RoomName, attendance: &Attendance, most: usize) -> Call {
     let Attendance { joined, left, whole, lease } = attendance;
-    let mut call = if joined.is_empty() { function::recede() } else { function::attend() };
+    let mut call = if joined.is_empty() { Function::Recede.call() } else { Function::Attend.call() };
     call.arg(2).arg(keys.here(room)).arg(keys.channel(room));
     call.arg(node).arg(lease.as_millis() as u64).arg(most).arg(u8::from(*whole)).arg(joined.len());
     for occupant in joined.iter().chain(left) {
@@ -48,8 +50,8 @@ pub(super) fn attend(keys: &Keys, node: &str, room: &RoomName, attendance: &Atte
 }
 
 /// Asks who is in a room.
-pub(super) fn roster(keys: &Keys, room: &RoomName, most: usize) -> Cmd {
-    let mut call = function::roster();
+pub(super) fn roster(keys: &Keys, room: &RoomName, most: usize) -> Call {
+    let mut call = Function::Roster.call();
     call.arg(1).arg(keys.here(room)).arg(most);
     call
 }

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Keys, entry, function,
+    Keys, entry,
+    function::{self, Function},
     master::{Master, Site},
     trouble::is_demoted,
 };
@@ -271,7 +272,9 @@ impl Worker {
             pipeline.add_command(self.command(request));
         }
         pipeline.ignore_errors();
+        let begun = Instant::now();
         let replies: Result<Vec<Result<Value, RedisError>>, _> = pipeline.query_async(connection).await;
+        self.metrics.redis_command(Function::Publish.as_str(), begun.elapsed(), replies.is_ok());
         match replies {
             Ok(replies) => {
                 Some(replies.into_iter().map(|reply| Ok(redis::from_redis_value::<Reply>(reply?)?)).collect())
@@ -286,16 +289,16 @@ impl Worker {
     fn command(&self, Request { draft, sent, .. }: &Request) -> redis::Cmd {
         let room = &draft.room;
         let Some(Turn { key, count, keep }) = sent else {
-            let mut call = function::ephemeral();
+            let mut call = Function::Ephemeral.call();
             call.arg(1).arg(self.keys.channel(room)).arg(entry::tail(draft));
-            return call;
+            return call.into_command();
         };
-        let mut call = function::publish();
+        let mut call = Function::Publish.call();
         call.arg(4).arg(self.keys.log(room)).arg(self.keys.meta(room)).arg(self.keys.channel(room)).arg(&**key);
         let Retention { messages, log, meta } = if room.is_internal() { self.internal } else { self.retention };
         call.arg(entry::tail(draft)).arg(messages).arg(log.as_millis() as u64).arg(meta.as_millis() as u64);
         call.arg(count.n).arg(count.base).arg(keep.as_millis() as u64);
-        call
+        call.into_command()
     }
 
     async fn connect(&mut self) -> Option<Link> {

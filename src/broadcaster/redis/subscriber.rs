@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{Cmd, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval_at, sleep},
@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Keys, entry,
-    function::{self, Caller},
+    function::{self, Call, Caller, Function},
     master::{Master, Site},
     presence,
     server::Server,
@@ -249,8 +249,8 @@ impl Subscriber {
             && self.caller.ask::<String>(&self.canary()).await.is_ok()
     }
 
-    fn canary(&self) -> Cmd {
-        let mut call = function::canary();
+    fn canary(&self) -> Call {
+        let mut call = Function::Canary.call();
         call.arg(1).arg(self.keys.canary(&self.node));
         call
     }

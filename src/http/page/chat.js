@@ -297,8 +297,14 @@ on("newer", "click", () => {
   following = true;
   follow();
 });
+// Away from the end by the reader's own hand: not where the list or the window has just changed its height.
+let [listHeight, windowHeight] = [0, 0];
 on("log", "scroll", () => {
-  following = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  const { scrollHeight, scrollTop, clientHeight } = log;
+  const changed = scrollHeight !== listHeight || clientHeight !== windowHeight;
+  [listHeight, windowHeight] = [scrollHeight, clientHeight];
+  if (scrollHeight - scrollTop - clientHeight < 40) following = true;
+  else if (!changed) following = false;
   if (following) $("newer").hidden = true;
 });
 for (const id of ["notice", "announcement"]) {

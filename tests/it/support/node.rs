@@ -97,6 +97,15 @@ impl Node {
         value.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse().expect("a number")
     }
 
+    /// The sum of a family's series.
+    pub async fn total(&self, family: &str) -> f64 {
+        let text = self.manage("/metrics").await.body;
+        let series = text.lines().filter_map(|line| line.strip_prefix(family)?.strip_prefix('{'));
+        let values: Vec<f64> = series.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect();
+        assert!(!values.is_empty(), "{family} is not in\n{text}");
+        values.iter().sum()
+    }
+
     pub async fn wait_for_metric(&self, series: &str, value: f64) {
         eventually(&format!("{series} is {value}"), || async { (self.metric(series).await - value).abs() < 1e-9 })
             .await;
