@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Authenticator,
     broadcaster::Prepared,
-    cluster::{Cluster, ClusterEvent},
+    cluster::{Cluster, ClusterEvent, Story},
     config::{self, Config},
     http::{self, FrameRates, Gate, Service, health, listener},
     hub::{ConnectionLimits, Drained, Hub},
@@ -46,7 +46,7 @@ pub struct App {
     service: Arc<Service>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
-    cluster: Option<Cluster>,
+    cluster: Option<Arc<Cluster>>,
     tasks: Tasks,
 }
 
@@ -82,7 +82,8 @@ impl App {
             tracing,
             metrics: metrics.clone(),
         });
-        let cluster = Cluster::connect(&config.kubernetes).await;
+        warn_of_grace(&config);
+        let cluster = Cluster::connect(&config.kubernetes, &metrics);
         Ok(Self { config, public, management, service, readiness, metrics, cluster, tasks })
     }
 
@@ -112,6 +113,10 @@ impl App {
         tasks.spawn_until_stopped(revocation::follow(hub.clone(), service.authenticator.clone(), readiness.clone()));
         tasks.spawn_until_stopped(revocation::enforce_keys(hub.clone(), service.authenticator.clone()));
         tasks.spawn_until_stopped(hub.clone().keep_presence());
+        if let Some(cluster) = &cluster {
+            let (cluster, metrics, deletion_cost) = (cluster.clone(), metrics.clone(), config.kubernetes.deletion_cost);
+            tasks.spawn_until_stopped(Story { cluster, metrics, deletion_cost }.tell());
+        }
         let router = http::router(service.clone());
         let accepting = listener::serve(public, router, config.server.header_timeout, tasks.clone(), stop.clone());
         let accepting = tasks.spawn(accepting);
@@ -127,7 +132,7 @@ impl App {
         let start = Instant::now();
         let drain = async {
             let event = ClusterEvent::DrainStarted { connections: hub.connection_count() };
-            tokio::join!(announce(cluster.as_ref(), event), drain(&config.drain, &service)).1
+            tokio::join!(announce(cluster.as_deref(), event), drain(&config.drain, &service)).1
         };
         let drained = tokio::select! {
             drained = drain => drained,
@@ -153,13 +158,24 @@ impl App {
         }
         let seconds = start.elapsed().as_secs_f64();
         tracing::info!(closed, forced, seconds, "drained");
-        announce(cluster.as_ref(), ClusterEvent::DrainCompleted { closed, forced, seconds }).await;
+        announce(cluster.as_deref(), ClusterEvent::DrainCompleted { closed, forced, seconds }).await;
         management_stop.cancel();
         let _ = timeout(left(), probes).await;
         if !tasks.stop(left()).await {
             tracing::warn!("some tasks had to be left");
         }
         Ok(())
+    }
+}
+
+fn warn_of_grace(config: &Config) {
+    let (needed, grace) = (config.drain.total(), config.kubernetes.grace_period);
+    if !grace.is_zero() && grace < needed {
+        tracing::warn!(
+            ?needed,
+            ?grace,
+            "the pod is killed before its drain ends: raise terminationGracePeriodSeconds, or shorten drain.delay, drain.window or drain.flush"
+        );
     }
 }
 

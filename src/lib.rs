@@ -16,7 +16,7 @@
 //! Arrows of use point one way only:
 //!
 //! ```text
-//!  cli → app → reload → { http, cluster } → revocation → hub → { auth, broadcaster } → { metrics, shutdown, telemetry } → { protocol, config, limits, https }
+//!  cli → { app, preflight } → reload → { http, cluster } → revocation → hub → { auth, broadcaster } → { metrics, shutdown, telemetry } → { protocol, config, limits, https }
 //! ```
 //!
 //! Publishing always goes through the broadcaster, on one node too, so that one node and many are the same code. A hole in what the
@@ -35,6 +35,7 @@ pub mod https;
 pub mod hub;
 pub mod limits;
 pub mod metrics;
+pub mod preflight;
 pub mod protocol;
 pub mod reload;
 pub mod revocation;

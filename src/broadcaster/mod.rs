@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 pub use self::{
     presence::Attendance,
-    redis::{CertificateError, Certificates, functions, place_of},
+    redis::{CertificateError, Certificates, Inspection, functions, place_of},
 };
 
 use crate::{
@@ -40,6 +40,12 @@ impl Stamp {
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Seconds since 1970.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e6
     }
 
     /// Seconds since then; 0 where the clocks say that it is still to come.
@@ -276,6 +282,17 @@ impl Prepared {
         match self {
             Self::Local(_) => Ok(()),
             Self::Redis(settings) => settings.check().await,
+        }
+    }
+
+    /// What there is to know of the Redis that is configured, if one is.
+    ///
+    /// # Errors
+    /// When it cannot be used at the moment, with the reason.
+    pub async fn inspect(&self) -> anyhow::Result<Option<Inspection>> {
+        match self {
+            Self::Local(_) => Ok(None),
+            Self::Redis(settings) => Ok(Some(settings.inspect().await?)),
         }
     }
 

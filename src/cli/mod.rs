@@ -15,6 +15,7 @@ use crate::{
     config::{self, Config},
     http::openapi,
     metrics::Metrics,
+    preflight::{self, Verdict},
     shutdown::Signals,
     telemetry,
 };
@@ -57,6 +58,12 @@ enum Command {
         /// Whether it may manage other users' connections.
         #[arg(long)]
         admin: bool,
+    },
+    /// Look at Redis, keys, rights, limits and the drain's time as this configuration has them; fails if something is bad.
+    Preflight {
+        /// For machines.
+        #[arg(long)]
+        json: bool,
     },
     /// Print the OpenAPI document.
     Openapi,
@@ -113,6 +120,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
                 (rooms.is_some() || admin).then(|| json!({ "rooms": rooms.unwrap_or_default(), "admin": admin }));
             print(&auth::mint(&load()?.auth, &sub, ttl, permissions)?)
         }
+        Command::Preflight { json } => preflight(&load()?, json),
         Command::Openapi => print(&openapi::document()?),
         Command::Tables { document } => print(&tables::fill(&std::fs::read_to_string(document)?)?),
         Command::RedisFunctions => print(&broadcaster::functions()),
@@ -150,6 +158,16 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCod
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(work)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn preflight(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let findings = runtime.block_on(preflight::look(config));
+    let table = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    print(&if json { serde_json::to_string_pretty(&findings)? } else { table })?;
+    let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A closed pipe is not worth a panic.

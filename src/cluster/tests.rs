@@ -12,7 +12,12 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::*;
+use super::{
+    review::rights_with,
+    secret::{check_names, ensure_secret_with},
+    *,
+};
+use crate::protocol::ProblemCode;
 
 #[derive(Default)]
 struct Script {
@@ -68,6 +73,13 @@ fn refusal(status: StatusCode, reason: &str) -> (StatusCode, Value) {
     (status, body)
 }
 
+fn created() -> (StatusCode, Value) {
+    (
+        StatusCode::CREATED,
+        json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "eventTime": null}),
+    )
+}
+
 fn forbidden() -> (StatusCode, Value) {
     refusal(StatusCode::FORBIDDEN, "Forbidden")
 }
@@ -83,6 +95,10 @@ fn secret(key: &str, value: &str) -> (StatusCode, Value) {
     )
 }
 
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
+
 fn pod() -> config::Kubernetes {
     let text = |text: &str| Some(text.to_owned());
     config::Kubernetes {
@@ -90,20 +106,15 @@ fn pod() -> config::Kubernetes {
         namespace: text("talk"),
         pod_name: text("chat-api-7d9c-x2x"),
         pod_uid: text("6f7c"),
-        node_name: None,
+        deletion_cost: true,
+        ..config::Kubernetes::default()
     }
 }
 
 #[tokio::test]
 async fn a_drain_is_told_about_this_pod() {
-    let created = || {
-        (
-            StatusCode::CREATED,
-            json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "eventTime": null}),
-        )
-    };
     let api = Api::start([created(), created()]).await;
-    let cluster = Cluster::new(api.client.clone(), &pod()).unwrap();
+    let cluster = Cluster::new(api.client.clone(), &pod(), metrics()).unwrap();
     cluster.event(ClusterEvent::DrainStarted { connections: 7 }).await;
     cluster.event(ClusterEvent::DrainCompleted { closed: 6, forced: 1, seconds: 40.04 }).await;
     let [(path, started), (_, completed)] = api.requests().try_into().unwrap();
@@ -130,28 +141,91 @@ async fn a_drain_is_told_about_this_pod() {
 #[tokio::test]
 async fn an_api_that_refuses_or_hangs_delays_nothing() {
     let api = Api::start([forbidden(), refusal(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")]).await;
-    let cluster = Cluster::new(api.client.clone(), &pod()).unwrap();
+    let cluster = Cluster::new(api.client.clone(), &pod(), metrics()).unwrap();
     let start = Instant::now();
     for _ in 0..2 {
         cluster.event(ClusterEvent::DrainStarted { connections: 0 }).await;
     }
-    assert!(start.elapsed() < EVENT_DEADLINE, "refusals are not retried");
-    assert!(cluster.complained.load(Ordering::Relaxed));
-    assert!(cluster.missing_rule().contains("{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}"));
+    assert!(start.elapsed() < DEADLINE, "refusals are not retried");
+    assert!(cluster.complained[0].load(Ordering::Relaxed) && !cluster.complained[1].load(Ordering::Relaxed));
+    let rule = cluster.missing_rule(KubernetesCall::Event);
+    assert!(rule.contains("{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}"), "{rule}");
     cluster.event(ClusterEvent::DrainStarted { connections: 0 }).await;
-    assert!(start.elapsed() < EVENT_DEADLINE * 3, "{:?}", start.elapsed());
+    assert!(start.elapsed() < DEADLINE * 3, "{:?}", start.elapsed());
     assert_eq!(api.requests().len(), 3);
+}
+
+/// Redis goes and comes, a configuration is refused, the node is full: each is told, once.
+#[tokio::test]
+async fn what_is_counted_is_told() {
+    let api = Api::start(std::iter::repeat_with(created).take(20)).await;
+    let metrics = metrics();
+    metrics.redis_up.set(1);
+    metrics.connections.set(9);
+    let cluster = Arc::new(Cluster::new(api.client.clone(), &pod(), metrics.clone()).unwrap());
+    let mut story = JoinSet::new();
+    story.spawn(Story { cluster, metrics: metrics.clone(), deletion_cost: false }.tell());
+    let told = || api.requests().iter().map(|(_, event)| event["reason"].clone()).collect::<Vec<_>>();
+    let so_far = async |count: usize| {
+        while told().len() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        told()
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await; // it has looked once
+    metrics.redis_up.set(0);
+    assert_eq!(so_far(1).await, ["RedisLost"]);
+    metrics.redis_up.set(1);
+    metrics.config_reload(false).inc();
+    metrics.upgrade_failure(ProblemCode::Full).inc_by(7);
+    assert_eq!(so_far(4).await, ["RedisLost", "RedisRestored", "ConfigRejected", "ConnectionLimitReached"]);
+    assert_eq!(metrics.kubernetes_call(KubernetesCall::Event, "ok").get(), 4);
+}
+
+#[tokio::test]
+async fn a_pod_says_what_it_would_cost() {
+    let patched = || {
+        (
+            StatusCode::OK,
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "p"}}),
+        )
+    };
+    let api = Api::start([patched(), forbidden()]).await;
+    let cluster = Cluster::new(api.client.clone(), &pod(), metrics()).unwrap();
+    assert!(cluster.set_deletion_cost(512).await);
+    assert!(!cluster.set_deletion_cost(1024).await);
+    let (path, patch) = api.requests().remove(0);
+    assert_eq!(path, "PATCH /api/v1/namespaces/talk/pods/chat-api-7d9c-x2x");
+    let annotations = json!({"controller.kubernetes.io/pod-deletion-cost": "512"});
+    assert_eq!(patch, json!({"metadata": {"uid": "6f7c", "annotations": annotations}}));
+    assert_eq!(cluster.metrics.kubernetes_call(KubernetesCall::DeletionCost, "forbidden").get(), 1);
+    assert!(cluster.missing_rule(KubernetesCall::DeletionCost).contains("resources: [pods], verbs: [patch]"));
+}
+
+#[tokio::test]
+async fn rights_are_asked_for_one_by_one() {
+    let review = |allowed: bool| {
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "metadata": {}, "spec": {}, "status": {"allowed": allowed}
+        });
+        (StatusCode::CREATED, body)
+    };
+    let api = Api::start([review(true), review(false)]).await;
+    let rights = rights_with(api.client.clone(), &pod()).await.unwrap();
+    let right = |what: &str, allowed| Right { what: what.to_owned(), allowed };
+    assert_eq!(rights, [right("create events.k8s.io/events", true), right("patch pods", false)]);
+    assert_eq!(api.requests()[1].1["spec"]["resourceAttributes"]["name"], "chat-api-7d9c-x2x");
 }
 
 #[tokio::test]
 async fn outside_of_a_cluster_there_is_none() {
-    assert!(Cluster::connect(&config::Kubernetes { enabled: false, ..pod() }).await.is_none());
-    assert!(Cluster::connect(&pod()).await.is_none());
+    assert!(Cluster::connect(&config::Kubernetes { enabled: false, ..pod() }, &metrics()).is_none());
+    assert!(Cluster::connect(&pod(), &metrics()).is_none());
     let error = format!("{:#}", ensure_secret("chat-redis", "password").await.unwrap_err());
     assert!(error.contains("no pod with a ServiceAccount token"), "{error}");
     let api = Api::start([]).await;
     let nameless = config::Kubernetes { pod_name: None, ..pod() };
-    let error = Cluster::new(api.client.clone(), &nameless).unwrap_err().to_string();
+    let error = Cluster::new(api.client.clone(), &nameless, metrics()).unwrap_err().to_string();
     assert!(error.contains("kubernetes.pod_name is not set"), "{error}");
 }
 

@@ -283,6 +283,11 @@ pub enum LogFormat {
 pub struct Kubernetes {
     /// Whether the node writes Events about its own pod.
     pub enabled: bool,
+    /// Whether it keeps its pod's deletion cost at its number of connections, so that a scale-in takes the emptiest.
+    pub deletion_cost: bool,
+    /// The pod's grace period; 0: not known. A drain that does not fit in is warned of.
+    #[serde(with = "value::duration")]
+    pub grace_period: Duration,
     /// The pod's namespace (downward API).
     #[serde(deserialize_with = "value::optional")]
     pub namespace: Option<String>,

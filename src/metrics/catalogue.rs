@@ -94,6 +94,22 @@ impl Catalogue {
         self.begin(IntCounterVec::new(Opts::new(about.0, about.1), &[label])?, values)
     }
 
+    /// One counter for each pair of values.
+    pub(super) fn pairs<const LEFT: usize, const RIGHT: usize>(
+        &mut self,
+        about: About,
+        labels: [&'static str; 2],
+        left: [&str; LEFT],
+        right: [&str; RIGHT],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.describe(about, "counter", &labels);
+        let family = self.register(IntCounterVec::new(Opts::new(about.0, about.1), &labels)?)?;
+        for left in left {
+            right.iter().for_each(|right| drop(family.with_label_values(&[left, *right])));
+        }
+        Ok(family)
+    }
+
     /// Registers a family with all its members at 0.
     fn begin<'v, B: MetricVecBuilder + 'static>(
         &self,

@@ -5,7 +5,10 @@ use prometheus::{IntGauge, Opts, Registry};
 use super::{
     Metrics,
     catalogue::{About, Catalogue},
-    labels::{AUTH_FAILURES, FETCHES, Limit, PEER_CODES, REDIS_COMMANDS, RELOADS, RESUMES, RepairCause},
+    labels::{
+        AUTH_FAILURES, FETCHES, KUBERNETES_OUTCOMES, KubernetesCall, Limit, PEER_CODES, REDIS_COMMANDS, RELOADS,
+        RESUMES, RepairCause,
+    },
     runtime::Runtime,
 };
 use crate::protocol::{Close, ErrorCode, ProblemCode};
@@ -278,6 +281,16 @@ impl Metrics {
             "Finished spans that never reached the collector.",
             "do traces reach the collector?",
         ))?,
+            kubernetes_calls: make.pairs(
+                (
+                    "kubernetes_requests_total",
+                    "Requests to the Kubernetes API, by what for and how they ended.",
+                    "does the pod have the rights that its Events and its deletion cost need?",
+                ),
+                ["call", "outcome"],
+                KubernetesCall::ALL.map(KubernetesCall::as_str),
+                KUBERNETES_OUTCOMES,
+            )?,
             described: make.described,
             registry: make.registry,
             process,

@@ -34,6 +34,9 @@ pub(super) const DURABILITIES: [&str; 4] = ["none", "everysec", "always", "unkno
 pub(super) const REDIS_COMMANDS: [&str; 8] =
     ["publish", "read", "fence", "attend", "recede", "roster", "tops", "canary"];
 
+/// How a call of the Kubernetes API ended.
+pub(super) const KUBERNETES_OUTCOMES: [&str; 3] = ["ok", "forbidden", "failed"];
+
 /// What a limit was on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -76,6 +79,29 @@ impl Limit {
             Self::UserConnections => "user_connections",
             Self::AddressConnections => "address_connections",
             Self::Upgrades => "upgrades",
+        }
+    }
+}
+
+/// What is asked of the Kubernetes API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KubernetesCall {
+    /// An Event about this pod.
+    Event,
+    /// How little this pod would be missed.
+    DeletionCost,
+}
+
+impl KubernetesCall {
+    /// One of each.
+    pub const ALL: [Self; 2] = [Self::Event, Self::DeletionCost];
+
+    /// The word in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::DeletionCost => "deletion_cost",
         }
     }
 }

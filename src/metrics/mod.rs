@@ -16,10 +16,10 @@ use prometheus::{
 };
 
 pub(crate) use self::labels::AUTH_FAILURES;
-use self::labels::{DURABILITIES, FETCHES, PEER_CODES, REDIS_COMMANDS, RESUMES};
+use self::labels::{DURABILITIES, FETCHES, KUBERNETES_OUTCOMES, PEER_CODES, REDIS_COMMANDS, RESUMES};
 pub use self::{
     catalogue::Described,
-    labels::{Limit, RepairCause},
+    labels::{KubernetesCall, Limit, RepairCause},
 };
 use crate::protocol::{Close, ErrorCode, ProblemCode};
 
@@ -70,6 +70,7 @@ pub struct Metrics {
     pub draining: IntGauge,
     pub drain_forced: IntCounter,
     pub spans_dropped: IntCounter,
+    kubernetes_calls: IntCounterVec,
 }
 
 impl Metrics {
@@ -94,6 +95,13 @@ impl Metrics {
         if !succeeded {
             self.redis_failures.with_label_values(&[command]).inc();
         }
+    }
+
+    /// The counter of calls of the Kubernetes API that ended so.
+    #[must_use]
+    pub fn kubernetes_call(&self, call: KubernetesCall, outcome: &'static str) -> IntCounter {
+        debug_assert!(KUBERNETES_OUTCOMES.contains(&outcome));
+        self.kubernetes_calls.with_label_values(&[call.as_str(), outcome])
     }
 
     /// The counter of rooms that read their log again for this reason.

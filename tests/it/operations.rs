@@ -1,13 +1,14 @@
 //! What operators meet: probes, metrics, configuration, the API document.
 
 use std::{
+    collections::HashMap,
     io::Write as _,
     process::{Command, Stdio},
 };
 
 use serde_json::json;
 
-use crate::support::{Chat, Node, Over, chat_api, repository, run};
+use crate::support::{Chat, Node, Over, Redis, chat_api, redis, repository, run, token};
 
 #[tokio::test]
 async fn probes_answer_on_the_management_port_only() {
@@ -69,6 +70,51 @@ async fn metrics_pass_promtool_and_count() {
     child.stdin.take().expect("piped").write_all(answer.body.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What `preflight` finds, by what it looked at: the verdict and the words; and whether it succeeds.
+fn preflight(command: &mut Command) -> (bool, HashMap<String, (String, String)>) {
+    let output = command.args(["preflight", "--json"]).output().expect("it runs");
+    let findings: Vec<HashMap<String, String>> = serde_json::from_slice(&output.stdout).expect("JSON");
+    let of = |finding: &HashMap<String, String>| {
+        (finding["what"].clone(), (finding["verdict"].clone(), finding["found"].clone()))
+    };
+    (output.status.success(), findings.iter().map(of).collect())
+}
+
+#[tokio::test]
+async fn preflight_says_what_is_right_and_wrong() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let (succeeds, found) = preflight(chat_api().env("REDIS_URL", &url));
+    let verdicts = ["redis", "functions", "durability", "history", "clock", "files", "drain"]
+        .map(|what| (what, found[what].0.as_str()));
+    assert!(succeeds && verdicts.iter().all(|(_, verdict)| *verdict == "good"), "{found:?}");
+    assert_eq!(found["auth"].0, "warning", "anybody may connect");
+    assert!(found["redis"].1.contains(&redis.info("redis_version").await), "{found:?}");
+    assert!(found["functions"].1.starts_with("chat_"), "{found:?}");
+
+    let (succeeds, found) = preflight(
+        chat_api()
+            .env("REDIS_URL", format!("redis://127.0.0.1:{}", redis::free_port()))
+            .env("AUTH_ENABLED", "true")
+            .env("CHAT_AUTH__SECRET", token::SECRET)
+            .env("CHAT_KUBERNETES__GRACE_PERIOD", "20s")
+            .env("CHAT_LIMITS__CONNECTIONS", "10000000")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", redis::free_port())),
+    );
+    assert!(!succeeds);
+    for (what, verdict) in
+        [("redis", "bad"), ("auth", "good"), ("drain", "bad"), ("files", "bad"), ("traces", "warning")]
+    {
+        assert_eq!(found[what].0, verdict, "{what}: {found:?}");
+    }
+    assert!(found["drain"].1.contains("terminationGracePeriodSeconds"), "{found:?}");
+
+    let replica = Redis::start().await;
+    replica.follow(&redis).await;
+    let (succeeds, found) = preflight(chat_api().env("REDIS_URL", replica.url()));
+    assert!(!succeeds && found["redis"].1.contains("it is a replica"), "{found:?}");
 }
 
 #[test]

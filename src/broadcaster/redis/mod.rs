@@ -6,6 +6,7 @@
 mod certificates;
 mod entry;
 mod function;
+mod inspect;
 mod master;
 mod presence;
 mod publisher;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 pub use self::{
     certificates::{CertificateError, Certificates},
+    inspect::Inspection,
     sentinel::place_of,
 };
 use self::{

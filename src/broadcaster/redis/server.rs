@@ -97,7 +97,7 @@ fn first_word(reply: &Value) -> Option<String> {
 }
 
 /// The value of one line of `INFO`.
-fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
