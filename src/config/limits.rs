@@ -37,6 +37,9 @@ pub struct Limits {
     pub subscribes_per_second: u32,
     /// Connections of this node; unset: see [`Limits::max_connections`].
     pub connections: Option<u64>,
+    /// How long a connection may last, give or take a tenth; 0: as long as it likes.
+    #[serde(with = "value::duration")]
+    pub connection_age: Duration,
     /// Connections of one user.
     pub connections_per_user: u32,
     /// Connections of one address. Behind a proxy `server.trusted_proxies` has to name it.
@@ -62,6 +65,7 @@ impl Default for Limits {
             message_deadline: Duration::from_secs(10),
             subscribes_per_second: 20,
             connections: None,
+            connection_age: Duration::ZERO,
             connections_per_user: 20,
             connections_per_address: 0,
             upgrades_per_second: 500,

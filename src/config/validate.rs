@@ -137,6 +137,12 @@ impl Rules {
         self.positive(limits.outbox_age, "limits.outbox_age");
         let beats = Duration::from_millis(200)..=Duration::from_secs(60 * 60);
         self.require(beats.contains(&limits.heartbeat), "limits.heartbeat", "200ms to 1h");
+        let age = limits.connection_age;
+        self.require(
+            age.is_zero() || age >= limits.heartbeat,
+            "limits.connection_age",
+            "0s (no limit), or at least limits.heartbeat",
+        );
         self.require((2..=10_000).contains(&limits.rooms), "limits.rooms", "2 to 10000");
         for (rate, key) in [
             (limits.messages_per_second, "limits.messages_per_second"),

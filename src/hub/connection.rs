@@ -30,6 +30,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
+    drain,
     outbox::{Limits, Next, Outbox},
     transport::Transport,
 };
@@ -62,6 +63,7 @@ pub struct ConnectionLimits {
     message_deadline: Duration,
     bytes: Rate,
     pings: Rate,
+    age: Duration,
     outbox: Limits,
 }
 
@@ -87,6 +89,7 @@ impl ConnectionLimits {
             message_deadline: limits.message_deadline,
             bytes: limits.byte_rate(),
             pings: limits.message_rate(),
+            age: limits.connection_age,
             outbox,
         })
     }
@@ -129,6 +132,8 @@ pub struct Connection {
     pub(super) wake: Notify,
     /// The outbox has become empty.
     drained: Notify,
+    /// When it has lasted long enough.
+    ends: Option<Instant>,
     /// Heartbeats since the peer was last heard.
     pub(super) silent: AtomicU8,
     /// A message is being handled, and nothing read meanwhile.
@@ -151,6 +156,9 @@ impl Connection {
         socket.set_nodelay(true)?;
         SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
         let outbox = Mutex::new(Outbox::new(session));
+        // Those that came together, say after a rollout, do not go together.
+        let age = limits.age.mul_f64(0.9 + fastrand::f64() / 5.0);
+        let ends = (!age.is_zero()).then(|| Instant::now() + age);
         Ok(Self {
             id,
             user,
@@ -162,6 +170,7 @@ impl Connection {
             outbox,
             wake: Notify::new(),
             drained: Notify::new(),
+            ends,
             silent: AtomicU8::new(0),
             busy: AtomicBool::new(false),
             retiring: OnceLock::new(),
@@ -274,8 +283,11 @@ impl Connection {
         None
     }
 
-    /// One heartbeat: pings, and closes who was silent for two.
+    /// One heartbeat: pings, and closes who was silent for two or has been here for long enough.
     pub(super) fn heartbeat(&self) {
+        if self.ends.is_some_and(|ends| ends <= Instant::now()) {
+            return self.retire(drain::restart());
+        }
         if self.busy.load(Ordering::Relaxed) {
             // It is us who do not read at the moment. Whether the peer takes what it is sent, the outbox knows.
             self.silent.store(0, Ordering::Relaxed);

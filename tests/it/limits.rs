@@ -247,3 +247,19 @@ async fn pings_that_are_never_read_are_not_collected() {
     let grown = node.rss().saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes for {sent} bytes of pings");
 }
+
+/// A connection that has lasted long enough is asked to come back, as at a drain, and misses nothing.
+#[tokio::test]
+async fn a_connection_has_its_age() {
+    let node = Node::builder().env("CHAT_LIMITS__HEARTBEAT", "200ms").env("CHAT_LIMITS__CONNECTION_AGE", "1s");
+    let node = node.start().await;
+    let start = Instant::now();
+    let mut client = node.client(ROOM).await;
+    let id = client.publish(json!("before")).await;
+    assert_eq!(client.closed().await.0, 1012);
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    let mut other = node.client(ROOM).await;
+    other.publish(json!("meanwhile")).await;
+    let mut client = node.connect(&format!("{ROOM}?after={id}")).await;
+    assert_eq!(client.message().await["payload"], "meanwhile");
+}
