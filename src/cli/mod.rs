@@ -75,11 +75,14 @@ enum Command {
     },
     /// Print the Redis function library, for a Redis whose users may not load it: `… | redis-cli -x FUNCTION LOAD REPLACE`.
     RedisFunctions,
-    /// Send a message through a running service and wait for it on a second socket.
+    /// Send a message through a running service, wait for it on a second socket, and resume.
     Check {
         /// The service, such as `http://chat-api:8080`.
         #[arg(long)]
         url: String,
+        /// Its management address, such as `http://chat-api-management:9090`: the metrics are read too.
+        #[arg(long)]
+        management: Option<String>,
         /// Where authentication is required.
         #[arg(long, env = "CHECK_TOKEN", hide_env_values = true)]
         token: Option<String>,
@@ -124,12 +127,12 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Openapi => print(&openapi::document()?),
         Command::Tables { document } => print(&tables::fill(&std::fs::read_to_string(document)?)?),
         Command::RedisFunctions => print(&broadcaster::functions()),
-        Command::Check { url, token, timeout } => {
+        Command::Check { url, management, token, timeout } => {
             let token = match token {
                 Some(token) => Some(token),
                 None => check_token(&load()?.auth)?,
             };
-            run(check::check(url, token, timeout))
+            run(check::check(url, management, token, timeout))
         }
         Command::EnsureSecret { name, key } => run(async move {
             let outcome = cluster::ensure_secret(&name, &key).await?;

@@ -70,7 +70,15 @@ def pod_of(item):
 
 
 def valid(item, version):
-    """Why an object is not valid, or nothing. The ServiceMonitor's schema is not at hand: its fields are listed here."""
+    """Why an object is not valid, or nothing. The schemas of CRDs are not at hand: the fields in use are listed here."""
+    if item["kind"] == "HTTPRoute":
+        known = set(item["spec"]) <= {"parentRefs", "hostnames", "rules"}
+        fields = all(set(rule) <= {"matches", "timeouts", "backendRefs"} for rule in item["spec"]["rules"])
+        return None if known and fields else "unknown fields"
+    if item["kind"] == "PodMonitor":
+        ends = item["spec"]["podMetricsEndpoints"]
+        known = set(item["spec"]) == {"selector", "podMetricsEndpoints"}
+        return None if known and all(set(end) == {"port", "path", "interval"} for end in ends) else "unknown fields"
     if item["kind"] == "ServiceMonitor":
         spec = item["spec"]
         known = set(item) == {"apiVersion", "kind", "metadata", "spec"} and set(spec) == {"selector", "endpoints"}
@@ -99,7 +107,7 @@ def check_pod(where, item, kubernetes_on):
     check(f"{name}: restricted volumes", kinds <= {"configMap", "secret", "emptyDir"}, kinds)
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         check(f"{name}: no {field}", not spec.get(field))
-    for container in spec["containers"]:
+    for container in spec["containers"] + spec.get("initContainers", []):
         own = container["securityContext"]
         check(f"{name}: no privilege escalation", own["allowPrivilegeEscalation"] is False)
         check(f"{name}: read-only root", own["readOnlyRootFilesystem"] is True)
@@ -154,10 +162,14 @@ def check_selectors(where, items):
             hit = [pod for pod, metadata in pods if selects(selector(), metadata)]
             expected = [name.removesuffix("-management")]
             check(f"{where} {item['kind']} {name}: selects its pods only", hit == expected, hit)
-        if item["kind"] == "NetworkPolicy":
-            allowed = spec["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
-            hit = [pod for pod, metadata in pods if selects(allowed, metadata)]
-            check(f"{where} NetworkPolicy {name}: lets only the service in", hit == [f"{RELEASE}-chat-api"], hit)
+        if item["kind"] == "NetworkPolicy" and name.endswith("-redis"):
+            allowed = [peer["podSelector"]["matchLabels"] for peer in spec["ingress"][0]["from"]]
+            hit = {pod for pod, metadata in pods if any(selects(peer, metadata) for peer in allowed)}
+            own = {f"{RELEASE}-chat-api", f"{RELEASE}-chat-api-check"}
+            check(f"{where} NetworkPolicy {name}: lets only the service and its test in", hit <= own and len(hit) > 0, hit)
+        if item["kind"] == "PodMonitor":
+            hit = [pod for pod, metadata in pods if selects(spec["selector"]["matchLabels"], metadata)]
+            check(f"{where}: the PodMonitor finds the service's pods", hit == [f"{RELEASE}-chat-api"], hit)
         if item["kind"] == "ServiceMonitor":
             services = [other for other in items if other["kind"] == "Service"]
             hit = [other for other in services if selects(spec["selector"]["matchLabels"], other["metadata"])]
@@ -230,6 +242,10 @@ def check_references(where, items):
         if item["kind"] == "RoleBinding":
             check(f"{where}: role of a binding", ("Role", item["roleRef"]["name"]) in names)
             check(f"{where}: subject of a binding", ("ServiceAccount", item["subjects"][0]["name"]) in names)
+        if item["kind"] == "HTTPRoute":
+            for backend in (backend for rule in item["spec"]["rules"] for backend in rule["backendRefs"]):
+                service = one(items, "Service", backend["name"])
+                check(f"{where}: the route's port", backend["port"] in {port["port"] for port in service["spec"]["ports"]})
         if item["kind"] == "Ingress":
             for path in (path for rule in item["spec"]["rules"] for path in rule["http"]["paths"]):
                 service = one(items, "Service", path["backend"]["service"]["name"])
@@ -258,8 +274,8 @@ def check_render(where, text, values):
 def check_examples(renders):
     """What each ci file is about."""
     env = lambda items: {entry["name"]: entry for entry in one(items, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]}
-    default = renders["default"]
-    check("default: bundled Redis", env(default)["REDIS_URL"]["value"] == "redis://:$(REDIS_PASSWORD)@chat-chat-api-redis:6379/0")
+    default = renders["quickstart"]
+    check("default: bundled Redis", env(default)["REDIS_URL"]["value"] == "redis://chat:$(REDIS_PASSWORD)@chat-chat-api-redis:6379/0")
     job, role = one(default, "Job"), one(default, "Role", "chat-chat-api-redis-secret")
     check("default: the Job's hook", job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade")
     verbs = sorted(verb for rule in role["rules"] for verb in rule["verbs"])
@@ -269,6 +285,10 @@ def check_examples(renders):
     check("default: rights come before the Job", all(weights["Job"] > weights[kind] for kind in weights if kind != "Job"))
     redis = one(default, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     check("default: Redis keeps what it acknowledged", {"noeviction", "everysec"} <= set(redis["args"]))
+    rights = re.search(r"ACL SETUSER chat .*(-@all [^\n]*)", (generated.ROOT / "docs/operations.md").read_text())[1].split()
+    given = [argument for argument in redis["args"] if argument[:1] in ("+", "-") and not argument.startswith("--")]
+    check("default: Redis' user has the documented rights, and that to load", sorted(given) == sorted([*rights, "+function|load"]), given)
+    check("default: no other user gets in", redis["args"][:3] == ["--user", "default", "off"])
     check("default: Redis without a shell", redis["command"] == ["redis-server"])
     check("default: helm test", one(default, "Pod")["metadata"]["annotations"]["helm.sh/hook"] == "test")
 
@@ -321,14 +341,29 @@ def check_examples(renders):
     check("issuer: no test that could not sign a token", not one(renders["issuer"], "Pod"))
 
     events = renders["kubernetes-events"]
-    check("events: TOML says so", toml_of(events)["kubernetes"] == {"enabled": True})
+    check("events: TOML says so", toml_of(events)["kubernetes"]["enabled"] is True)
     check("events: public key", toml_of(events)["auth"]["public_key"].startswith("-----BEGIN PUBLIC KEY-----\n"))
     rules = one(events, "Role")["rules"]
-    check("events: may write Events, nothing else", rules == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}])
+    check("events: may write Events, nothing else", rules == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}])
     check("events: no Job for a Secret that is there", not one(events, "Job"))
     check("events: no test that could not sign a token", not one(events, "Pod"))
+    gateway = renders["gateway"]
+    check("gateway: the deletion cost is kept", toml_of(gateway)["kubernetes"]["deletion_cost"] is True)
+    rights = [(rule["resources"], rule["verbs"]) for rule in one(gateway, "Role", "chat-chat-api")["rules"]]
+    check("gateway: … and its right", rights == [(["events"], ["create"]), (["pods"], ["patch"])], rights)
+    policy, binding = one(gateway, "ValidatingAdmissionPolicy"), one(gateway, "ValidatingAdmissionPolicyBinding")
+    check("gateway: … confined", binding["spec"]["policyName"] == policy["metadata"]["name"] and binding["spec"]["validationActions"] == ["Deny"])
+    account = "system:serviceaccount:default:" + one(gateway, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"]
+    check("gateway: … for the service's account", account in policy["spec"]["matchConditions"][0]["expression"])
+    rules = one(gateway, "NetworkPolicy", "chat-chat-api")["spec"]
+    check("gateway: who may come in", [list(rule["from"][0]) for rule in rules["ingress"]] == [["namespaceSelector"]] * 2)
+    ports = [[port["port"] for port in rule["ports"]] for rule in rules["egress"]]
+    check("gateway: and where the pods may go", ports == [[53, 53], ["redis"], [443]], ports)
+    keys = [argument for argument in one(gateway, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"] if "*" in argument]
+    check("gateway: Redis' user has the keys of the prefix", keys == ["~{talk:*", "&{talk:*"], keys)
+    check("gateway: no Ingress", not one(gateway, "Ingress") and one(gateway, "HTTPRoute"))
     for name, items in renders.items():
-        if name != "kubernetes-events":
+        if name not in ("kubernetes-events", "gateway"):
             roles = [item for item in items if item["kind"] == "Role" and item["metadata"]["name"] == "chat-chat-api"]
             check(f"{name}: no rights for the service", not roles)
 
@@ -336,8 +371,12 @@ def check_examples(renders):
 def check_change_restarts():
     """A changed configuration is a changed pod; a changed label of the chart is not."""
     sum_of = lambda values: one(objects(template("1.36", values=values).stdout), "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
-    before, after = sum_of({}), sum_of({"config": {"log": {"filter": "debug"}}})
+    before, after = sum_of({}), sum_of({"config": {"limits": {"rooms": 7}}})
     check("a changed configuration restarts pods", before != after)
+    hot = {"log": {"filter": "debug"}, "server": {"origins": ["https://a.example"]}}
+    check("what the service takes over while it runs does not", before == sum_of({"config": hot}))
+    key = lambda text: {"auth": {"enabled": True, "publicKey": f"-----BEGIN PUBLIC KEY-----{text}"}}
+    check("nor does a changed key", sum_of(key("a")) == sum_of(key("b")))
     check("a changed replica count does not", before == sum_of({"replicaCount": 5}))
 
 

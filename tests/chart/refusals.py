@@ -50,6 +50,12 @@ MISMATCHES = [
     ("1.36", {"extraEnv": [{"name": "CHAT_REDIS__SENTINELS", "value": "s:1"}]}, "under redis.external"),
     ("1.36", {"extraEnv": [{"name": "CHAT_DRAIN__WINDOW", "value": "9m"}]}, "under config.drain"),
     ("1.36", {"kubernetes": {"enabled": True}, "serviceAccount": {"create": False}}, "default ServiceAccount"),
+    ("1.36", {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}}, "httpRoute.enabled opens the chat"),
+    ("1.36", {"httpRoute": {"enabled": True}, "auth": {"allowAnonymous": True}}, "httpRoute.parentRefs"),
+    ("1.36", {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "counts twice"),
+    ("1.36", {"kubernetes": {"deletionCost": True}}, "needs the Kubernetes API"),
+    ("1.29", {"kubernetes": {"enabled": True, "deletionCost": True}}, "needs Kubernetes 1.30"),
+    ("1.36", {"extraEnv": [{"name": "CHAT_KUBERNETES__GRACE_PERIOD", "value": "9m"}]}, "under terminationGracePeriodSeconds"),
     ("1.28", {}, "incompatible with Kubernetes v1.28"),
 ]
 

@@ -125,6 +125,8 @@ async fn check_goes_through_a_guarded_service() {
     check.args(["check", "--url", &format!("http://{}", node.public)]);
     let output = check.output().expect("it runs");
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("401"), "{output:?}");
+    check.args(["--management", &format!("http://{}", node.management)]);
     let text = run(check.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET));
-    assert!(text.starts_with("ok: "), "{text}");
+    let words = ["from one socket to another", "a socket that came back", "series of metrics"];
+    assert!(text.lines().count() == 3 && words.iter().all(|words| text.contains(words)), "{text}");
 }

@@ -35,8 +35,20 @@
 {{- if .Values.otlp.endpoint -}}
 {{- $telemetry = dict "endpoint" .Values.otlp.endpoint "protocol" .Values.otlp.protocol -}}
 {{- end -}}
-{{- $own := dict "server" $server "auth" $auth "telemetry" $telemetry "kubernetes" (dict "enabled" .Values.kubernetes.enabled) -}}
+{{- $kubernetes := dict "enabled" .Values.kubernetes.enabled "grace_period" (printf "%ss" (include "chat-api.grace" .)) -}}
+{{- if .Values.kubernetes.deletionCost -}}{{- $_ := set $kubernetes "deletion_cost" true -}}{{- end -}}
+{{- $own := dict "server" $server "auth" $auth "telemetry" $telemetry "kubernetes" $kubernetes -}}
 {{- toYaml (mustMerge $own (deepCopy .Values.config)) -}}
+{{- end -}}
+
+{{/* What of it takes effect only in a new process, as YAML: the service takes the rest over while it runs. */}}
+{{- define "chat-api.coldSettings" -}}
+{{- $settings := include "chat-api.settings" . | fromYaml -}}
+{{- range $path := list "server.origins" "auth.public_key" "log.filter" -}}
+{{- $parts := splitList "." $path -}}
+{{- $_ := set $settings (first $parts) (omit (get $settings (first $parts)) (last $parts)) -}}
+{{- end -}}
+{{- toYaml $settings -}}
 {{- end -}}
 
 {{- define "chat-api.toml" -}}
@@ -60,7 +72,7 @@
 - name: REDIS_PASSWORD
   {{- include "chat-api.redisPasswordSource" . | nindent 2 }}
 - name: REDIS_URL
-  value: redis://:$(REDIS_PASSWORD)@{{ include "chat-api.redisName" . }}:6379/0
+  value: redis://chat:$(REDIS_PASSWORD)@{{ include "chat-api.redisName" . }}:6379/0
 {{- else if eq .Values.redis.mode "none" -}}
 - name: REDIS_URL
   value: ""
@@ -100,6 +112,11 @@
 {{- end }}
 {{- end }}
 {{- end -}}
+{{- end -}}
+
+{{/* What the service does in Redis: see docs/operations.md. */}}
+{{- define "chat-api.redisRights" -}}
+-@all +fcall +function|load +subscribe +unsubscribe +ping +unwatch +role +info +time +get +set +del +exists +pexpire +pexpireat +hget +hset +hdel +hmget +hkeys +hlen +hgetall +xadd +xrange +xrevrange +publish
 {{- end -}}
 
 {{/* The certificates for Redis, as files. */}}
