@@ -32,6 +32,7 @@ MISMATCHES = [
     ("1.36", {"auth": {"enabled": True, "existingSecret": "s", "jwksUrl": "https://a/b"}}, "keep one"),
     ("1.36", {"auth": {"enabled": True, "jwksUrl": "https://a/b", "issuer": "a"}}, "needs auth.issuer and auth.audience"),
     ("1.36", {"auth": {"existingSecret": "s"}}, "auth.enabled is false"),
+    ("1.36", {"auth": {"enabled": True, "publicKey": "-----BEGIN PUBLIC KEY-----", "keySet": True}}, "auth.keySet says"),
     ("1.36", {"auth": {"enabled": True, "existingSecret": "s", "allowAnonymous": True}}, "contradict"),
     ("1.36", {"ingress": {"enabled": True}, "auth": {"allowAnonymous": True}}, "at least one of ingress.hosts"),
     ("1.36", {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "is above"),

@@ -1,36 +1,62 @@
 #!/usr/bin/env bash
-# Installs the chart into the cluster that KUBECONFIG names and rolls it under 200 sockets.
+# Installs the chart into the cluster that KUBECONFIG names and lives through what an operator does to it.
 #
 #   IMAGE        image of chat-api that the cluster has or can pull   (chat-api:dev)
 #   REDIS_IMAGE  the same for Redis                                   (the chart's own)
-#   E2E_RUN      a command put before the client, to run it where the cluster's Service addresses answer; empty on a node
+#   E2E_RUN      a command put before the clients, to run them where the cluster's addresses answer; empty on a node
+#   SCENES       which of them (all): quickstart rollout scalein keys policy rights
 #
-# Shows: three replicas ready in a namespace that enforces restricted Pod Security; `helm test`; a message from pod to pod; a rollout under
-# load that loses nothing acknowledged.
+# quickstart  three replicas in a namespace that enforces restricted Pod Security; from `helm install` to the first message; `helm test`
+# rollout     `kubectl rollout restart`, `helm upgrade` and the end of Redis's pod under load: nothing acknowledged is lost, doubled or cut
+# scalein     the emptiest pod goes, though it is the oldest
+# keys        a key is changed under open sockets: none is closed
+# policy      the service's right to patch pods is that to one annotation of its own
+# rights      without any right at the Kubernetes API nothing else changes
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 namespace=${NAMESPACE:-chat-e2e}
 image=${IMAGE:-chat-api:dev}
+scenes=${SCENES:-quickstart rollout scalein keys policy rights}
 read -r -a prefix <<<"${E2E_RUN:-}"
 state=$(mktemp -d)
 client=
 
 say() { printf '[%3ss] %s\n' "$SECONDS" "$*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
 k() { kubectl --namespace "$namespace" "$@"; }
-await() { # FILE SECONDS WHAT
-  for ((i = 0; i < $2 * 5; i++)); do
-    [ -e "$1" ] && return
-    if ! kill -0 "$client" 2>/dev/null; then
-      wait "$client" || true
-      echo "the client ended before: $3" >&2
-      exit 1
-    fi
-    sleep 0.2
+pods() { k get pods -l app.kubernetes.io/component=server --sort-by=.metadata.creationTimestamp -o "$@"; }
+is_scene() { [[ " $scenes " == *" $1 "* ]]; }
+
+until_true() { # SECONDS WHAT COMMAND…
+  local seconds=$1 what=$2 i
+  shift 2
+  for ((i = 0; i < seconds * 2; i++)); do
+    "$@" >/dev/null 2>&1 && return
+    if [ -n "$client" ] && ! kill -0 "$client" 2>/dev/null; then wait "$client" || fail "the client ended before: $what"; fi
+    sleep 0.5
   done
-  echo "not within $2 s: $3" >&2
-  exit 1
+  fail "not within $seconds s: $what"
 }
+
+# A test of tests/it in the background, where the cluster's addresses answer; `release` ends it.
+start_client() { # TEST VARIABLE=VALUE…
+  local test=$1
+  shift
+  rm -f "$state"/{flowing,rolled,held,release}
+  env E2E_STATE="$state" "$@" "${prefix[@]}" "$(cat "$state/client")" --ignored --exact --nocapture "e2e::$test" &
+  client=$!
+}
+end_client() {
+  touch "$state/rolled" "$state/release"
+  wait "$client" || fail "the client"
+  client=
+}
+
+install() { # VALUES…
+  helm --namespace "$namespace" upgrade --install chat charts/chat-api "${values[@]}" "$@" --wait --timeout 240s >/dev/null
+}
+
 cleanup() {
   status=$?
   [ -z "$client" ] || kill "$client" 2>/dev/null || true
@@ -44,44 +70,174 @@ cleanup() {
   rm -rf "$state"
 }
 
-kubectl version >/dev/null || { echo "no cluster: set KUBECONFIG" >&2; exit 1; }
-say "building the client"
+events() { # REASON: how many
+  k get events.events.k8s.io -o jsonpath="{range .items[?(@.reason=='$1')]}x{end}" | wc -c
+}
+has_events() { [ "$(events "$1")" -ge "$2" ]; }
+
+quickstart() {
+  say "helm install, the chart as it comes"
+  local start=$SECONDS
+  install
+  helm --namespace "$namespace" test chat --timeout 120s --logs >"$state/test"
+  grep -q "ok: message" "$state/test" || fail "helm test: $(cat "$state/test")"
+  local took=$((SECONDS - start))
+  pods wide
+  [ "$(k get deployment chat-chat-api -o jsonpath='{.status.readyReplicas}')" = 3 ] || fail "not 3 replicas are ready"
+  sed -n 's/^/        /; /ok/p' "$state/test"
+  say "3 replicas under restricted Pod Security, a message across and helm test green $took s after helm install"
+  [ "$took" -le 60 ] || fail "that is more than 60 s"
+}
+
+rollout() {
+  install
+  local address before
+  address=$(k get service chat-chat-api -o jsonpath='{.spec.clusterIP}:{.spec.ports[0].port}')
+  say "sockets and messages through the Service, $address"
+  start_client rollout_under_load E2E_ADDRESS="$address"
+  until_true 120 "messages flow" test -e "$state/flowing"
+  mapfile -t before < <(pods name)
+  k rollout restart deployment/chat-chat-api >/dev/null
+  k rollout status deployment/chat-chat-api --timeout=300s | tail -n 1
+  k wait --for=delete --timeout=120s "${before[@]}" >/dev/null
+  say "kubectl rollout restart: every pod was replaced"
+  mapfile -t before < <(pods name)
+  install --set config.limits.rooms=99 # takes effect in a new process only
+  k wait --for=delete --timeout=120s "${before[@]}" >/dev/null
+  say "helm upgrade: every pod was replaced"
+  k delete pod chat-chat-api-redis-0 >/dev/null
+  k wait --for=condition=ready --timeout=120s pod/chat-chat-api-redis-0 >/dev/null
+  until_true 60 "messages flow again" check_once "$address"
+  say "Redis's pod was deleted and came back"
+  end_client
+  has_events DrainStarted 6 || fail "$(events DrainStarted) Events DrainStarted, not 6"
+  has_events DrainCompleted 6 || fail "$(events DrainCompleted) Events DrainCompleted, not 6"
+  until_true 30 "Events of Redis" has_events RedisRestored 3
+  k get events.events.k8s.io -o jsonpath="{range .items[?(@.reason=='DrainCompleted')]}        {.regarding.name}: {.note}{'\n'}{end}"
+}
+
+check_once() { # ADDRESS
+  "${prefix[@]}" target/debug/chat-api check --url "http://$1" --timeout 3s
+}
+
+# Shared keys `old` and `new`, each eight times itself, as a key set.
+key_set() {
+  local keys=() key
+  for key in "$@"; do
+    keys+=("{\"kty\":\"oct\",\"kid\":\"$key\",\"k\":\"$(printf "%s$key" "" "" "" "" "" "" "" "" | base64 -w0 | tr '+/' '-_' | tr -d '=')\"}")
+  done
+  local IFS=,
+  printf '{"keys":[%s]}' "${keys[*]}"
+}
+
+guarded() {
+  helm --namespace "$namespace" uninstall chat --wait >/dev/null 2>&1 || true
+  k delete secret chat-auth --ignore-not-found >/dev/null
+  k create secret generic chat-auth --from-literal=keys="$(key_set oldolds)" >/dev/null
+  install "${guard[@]}"
+}
+
+cost_of() { k get pod "$1" -o jsonpath='{.metadata.annotations.controller\.kubernetes\.io/pod-deletion-cost}'; }
+costs() { [ "$(cost_of "$1")" = "$2" ]; }
+
+scalein() {
+  guarded
+  local names ips
+  mapfile -t names < <(pods jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}')
+  mapfile -t ips < <(pods jsonpath='{range .items[*]}{.status.podIP}:8080{"\n"}{end}')
+  start_client sockets_stay E2E_ADDRESSES="${ips[1]},${ips[2]}" E2E_SOCKETS=100 E2E_KEY=oldolds
+  until_true 60 "the sockets are open" test -e "$state/held"
+  say "100 sockets each on ${names[1]} and ${names[2]}, none on ${names[0]}, the oldest"
+  until_true 120 "the cost of ${names[1]}" costs "${names[1]}" 64
+  until_true 120 "the cost of ${names[2]}" costs "${names[2]}" 64
+  install "${guard[@]}" --set replicaCount=2
+  k wait --for=delete --timeout=120s "pod/${names[0]}" >/dev/null
+  say "scaled in: ${names[0]} went, cost $(cost_of "${names[1]}") and $(cost_of "${names[2]}") stayed"
+}
+
+keys() {
+  is_scene scalein || fail "the scene keys follows scalein"
+  k create secret generic chat-auth --from-literal=keys="$(key_set oldolds newnews)" --dry-run=client -o yaml | k apply -f - >/dev/null 2>&1
+  until_true 180 "both pods have the new key" has_events ConfigReloaded 2
+  local ip
+  ip=$(pods jsonpath='{.items[0].status.podIP}:8080')
+  E2E_STATE=$(mktemp -d -p "$state") && touch "$E2E_STATE/release"
+  E2E_STATE=$E2E_STATE E2E_ADDRESSES=$ip E2E_SOCKETS=1 E2E_KEY=newnews "${prefix[@]}" "$(cat "$state/client")" \
+    --ignored --exact e2e::sockets_stay >/dev/null || fail "a token of the new key is refused"
+  end_client
+  say "a second key was taken over by both pods, and no socket closed"
+}
+
+# As the service, with the token that the pod has.
+as_pod() { # POD ARGUMENTS…
+  local token
+  token=$(k create token chat-chat-api --bound-object-kind Pod --bound-object-name "$1")
+  shift
+  k --kubeconfig "$state/kubeconfig" --token "$token" "$@"
+}
+
+policy() {
+  local mine other
+  install
+  mapfile -t names < <(pods jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}')
+  mine=${names[0]} other=${names[1]}
+  # The cluster's address and authority, and nobody's credentials.
+  kubectl config view --raw --minify -o json | python3 -c 'import json,sys; c=json.load(sys.stdin); c["users"]=[]; c["contexts"][0]["context"].pop("user",None); print(json.dumps(c))' >"$state/kubeconfig"
+  local cost='{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"7"}}}'
+  as_pod "$mine" patch pod "$mine" --type merge -p "$cost" >/dev/null || fail "its own deletion cost is refused"
+  local refused=0 what
+  refuse() { # WHAT ARGUMENTS…
+    what=$1
+    shift
+    if as_pod "$mine" "$@" >"$state/out" 2>&1; then fail "allowed: $what"; fi
+    grep -q "this ServiceAccount may\|forbidden\|Forbidden" "$state/out" || fail "$what: $(cat "$state/out")"
+    refused=$((refused + 1))
+  }
+  refuse "the cost of another pod" patch pod "$other" --type merge -p "$cost"
+  refuse "an image" patch pod "$mine" --type merge -p '{"spec":{"containers":[{"name":"chat-api","image":"evil:1"}]}}'
+  refuse "a strategic image" patch pod "$mine" -p '{"spec":{"containers":[{"name":"chat-api","image":"evil:1"}]}}'
+  refuse "a label" patch pod "$mine" --type merge -p '{"metadata":{"labels":{"app.kubernetes.io/component":"other"}}}'
+  refuse "another annotation" patch pod "$mine" --type merge -p '{"metadata":{"annotations":{"other":"1"}}}'
+  refuse "a finalizer" patch pod "$mine" --type merge -p '{"metadata":{"finalizers":["example.org/stay"]}}'
+  refuse "no owner" patch pod "$mine" --type merge -p '{"metadata":{"ownerReferences":null}}'
+  refuse "a deletion" delete pod "$other"
+  refuse "a Secret" get secret chat-chat-api-redis
+  say "its own deletion cost is all that the service may patch: $refused other things refused"
+}
+
+rights() {
+  install
+  local address
+  address=$(k get service chat-chat-api -o jsonpath='{.spec.clusterIP}:{.spec.ports[0].port}')
+  k delete rolebinding chat-chat-api >/dev/null
+  k rollout restart deployment/chat-chat-api >/dev/null
+  k rollout status deployment/chat-chat-api --timeout=300s >/dev/null
+  until_true 30 "a message" check_once "$address"
+  k logs -l app.kubernetes.io/component=server --tail=-1 --prefix >"$state/log"
+  local complaints
+  complaints=$(grep -c "rule {apiGroups" "$state/log" || true)
+  say "without rights the pods roll and the chat goes on; each missing rule is named once ($complaints lines)"
+  [ "$complaints" -ge 1 ] || fail "nobody said which rule is missing"
+}
+
+kubectl version >/dev/null || fail "no cluster: set KUBECONFIG"
+say "building the clients"
+cargo build --locked --quiet --bin chat-api
 cargo test --locked --test it --no-run --message-format=json 2>/dev/null |
   sed -n 's/.*"executable":"\([^"]*\/it-[^"]*\)".*/\1/p' | tail -n 1 >"$state/client"
-[ -s "$state/client" ] || { echo "the client was not built: run 'cargo test --no-run'" >&2; exit 1; }
+[ -s "$state/client" ] || fail "the client was not built: run 'cargo test --no-run'"
 
 trap cleanup EXIT
 kubectl create namespace "$namespace" >/dev/null
 kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted >/dev/null
 values=(--set "image.repository=${image%:*},image.tag=${image##*:}" --set config.drain.window=15s --set minReadySeconds=5
-  --set kubernetes.enabled=true)
+  --set "kubernetes.enabled=true,kubernetes.deletionCost=true")
 if [ -n "${REDIS_IMAGE:-}" ]; then
   values+=(--set "redis.bundled.image.repository=${REDIS_IMAGE%:*},redis.bundled.image.tag=${REDIS_IMAGE##*:}")
 fi
-say "helm install with the bundled Redis"
-helm --namespace "$namespace" install chat charts/chat-api "${values[@]}" --wait --timeout 240s >/dev/null
-k get pods -o wide
-ready=$(k get deployment chat-chat-api -o jsonpath='{.status.readyReplicas}')
-[ "$ready" = 3 ] || { echo "$ready replicas are ready, not 3" >&2; exit 1; }
-say "3 replicas ready under restricted Pod Security"
-helm --namespace "$namespace" test chat --timeout 120s | grep -E 'Phase|TEST SUITE'
-
-address=$(k get service chat-chat-api -o jsonpath='{.spec.clusterIP}:{.spec.ports[0].port}')
-say "200 sockets through the Service, $address"
-E2E_ADDRESS=$address E2E_STATE=$state "${prefix[@]}" "$(cat "$state/client")" --ignored --exact --nocapture e2e::rollout_under_load &
-client=$!
-await "$state/flowing" 60 "messages flow"
-mapfile -t before < <(k get pods -l app.kubernetes.io/component=server -o name)
-k rollout restart deployment/chat-chat-api >/dev/null
-k rollout status deployment/chat-chat-api --timeout=300s
-k wait --for=delete --timeout=120s "${before[@]}" >/dev/null
-say "every pod was replaced"
-touch "$state/rolled"
-wait "$client"
-client=
-for reason in DrainStarted DrainCompleted; do
-  count=$(k get events.events.k8s.io -o jsonpath="{range .items[?(@.reason=='$reason')]}x{end}" | wc -c)
-  [ "$count" -ge 3 ] || { echo "$count Events $reason, not 3" >&2; exit 1; }
+guard=(--set "auth.enabled=true,auth.existingSecret=chat-auth,auth.secretKey=keys,auth.keySet=true" --set config.limits.connections_per_user=0)
+SECONDS=0
+for scene in $scenes; do
+  "$scene"
 done
-k get events.events.k8s.io -o jsonpath="{range .items[?(@.reason=='DrainCompleted')]}{.regarding.name}: {.note}{'\n'}{end}"
-say "done: nothing acknowledged was lost"
+say "done"

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{SinkExt as _, future::join_all};
+use futures_util::{SinkExt as _, StreamExt as _, future::join_all};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -89,6 +89,57 @@ async fn talk(client: &mut Client, n: usize, room: usize, record: &Record, ids: 
             }
         }
     }
+}
+
+/// Sockets that are opened at each of some addresses and stay: none of them may be closed before `E2E_STATE/release` is there.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn sockets_stay() {
+    let variable = |name: &str| std::env::var(name).expect(name);
+    let state = PathBuf::from(variable("E2E_STATE"));
+    let count: usize = variable("E2E_SOCKETS").parse().expect("a number");
+    let offer = match std::env::var("E2E_KEY") {
+        Ok(key) => Offer::default().header("authorization", format!("Bearer {}", token(&key))),
+        Err(_) => Offer::default(),
+    };
+    let mut held = Vec::new();
+    for address in variable("E2E_ADDRESSES").split(',') {
+        let address: SocketAddr = address.parse().expect("an address");
+        for _ in 0..count {
+            let socket = Client::open(address, "/api/chat-api/ws/held", offer.clone()).await;
+            held.push(socket.expect("the upgrade succeeds"));
+        }
+    }
+    std::fs::write(state.join("held"), "").expect("the state folder");
+    let total = held.len();
+    let closed = Arc::new(AtomicUsize::new(0));
+    let reading: Vec<_> = held
+        .into_iter()
+        .map(|mut socket| {
+            let closed = closed.clone();
+            tokio::spawn(async move {
+                while socket.socket.next().await.is_some_and(|frame| frame.is_ok_and(|frame| !frame.is_close())) {}
+                closed.fetch_add(1, Ordering::Relaxed);
+            })
+        })
+        .collect();
+    while !state.join("release").exists() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let closed = closed.load(Ordering::Relaxed);
+    reading.iter().for_each(tokio::task::JoinHandle::abort);
+    println!("{total} sockets held, {closed} closed");
+    assert_eq!(closed, 0);
+}
+
+/// Signed with a shared key whose id and text are `key`.
+fn token(key: &str) -> String {
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    header.kid = Some(key.to_owned());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let claims = json!({ "sub": "held", "iat": now, "exp": now + 3600 });
+    let key = jsonwebtoken::EncodingKey::from_secret(key.repeat(8).as_bytes());
+    jsonwebtoken::encode(&header, &claims, &key).expect("a token")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@
 {{- $telemetry := dict -}}
 {{- if .Values.auth.enabled -}}
 {{- if .Values.auth.existingSecret -}}
-{{- $_ := set $auth "secret_file" (printf "/etc/chat-api/auth/%s" .Values.auth.secretKey) -}}
+{{- $_ := set $auth (ternary "jwks_file" "secret_file" .Values.auth.keySet) (printf "/etc/chat-api/auth/%s" .Values.auth.secretKey) -}}
 {{- else if .Values.auth.jwksUrl -}}
 {{- $_ := set $auth "jwks_url" .Values.auth.jwksUrl -}}
 {{- else -}}

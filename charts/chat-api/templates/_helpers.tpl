@@ -72,6 +72,11 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end -}}
 
+{{/* "true" when the chart can make itself a token, or needs none. */}}
+{{- define "chat-api.testable" -}}
+{{- if or (not .Values.auth.enabled) (and .Values.auth.existingSecret (not .Values.auth.keySet)) -}}true{{- end -}}
+{{- end -}}
+
 {{/* "true" when there is, or may be, more than one replica. */}}
 {{- define "chat-api.manyReplicas" -}}
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) -}}true{{- end -}}
