@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 
+import dashboard
 import generated
 import jsonschema
 import kubernetes_validate
@@ -415,6 +416,7 @@ def check_generated():
     """Generated files are what they would be now."""
     text = (CHART / "values.yaml").read_text()
     check("every value is documented", not generated.undocumented(text), generated.undocumented(text))
+    check("the dashboard is fresh", dashboard.text() == generated.DASHBOARD.read_text(), "run make generated")
     check("the README's table is fresh", generated.readme() == generated.README.read_text(), "run make generated")
     fresh = generated.MANIFESTS.read_text() == generated.manifests()
     check("deploy/kubernetes.yaml is fresh", fresh, "run make generated")

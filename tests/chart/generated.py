@@ -1,6 +1,6 @@
-"""Files made from the chart: the table of values in its README, and deploy/kubernetes.yaml.
+"""Generated files: the table of values in the chart's README, deploy/kubernetes.yaml, and the dashboard.
 
-    python tests/chart/generated.py      writes both; tests/chart/check.py fails while they differ
+    python tests/chart/generated.py      writes them; tests/chart/check.py fails while they differ
 
 HELM names the helm to call (default: target/tools/bin/helm, else the one on PATH).
 """
@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 
+import dashboard
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/chat-api"
 MANIFESTS = ROOT / "deploy/kubernetes.yaml"
 README = CHART / "README.md"
+DASHBOARD = CHART / "dashboards/chat-api.json"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 
 HEADER = """\
@@ -115,4 +117,5 @@ def readme():
 
 if __name__ == "__main__":
     README.write_text(readme())
+    DASHBOARD.write_text(dashboard.text())
     MANIFESTS.write_text(manifests())

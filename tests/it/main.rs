@@ -28,6 +28,7 @@ mod page;
 mod permissions;
 mod presence;
 mod problems;
+mod prometheus;
 mod redis_kinds;
 mod redis_loss;
 mod reference;

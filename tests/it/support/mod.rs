@@ -5,6 +5,7 @@ pub mod collector;
 pub mod http;
 pub mod issuer;
 pub mod node;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod sentinel;
