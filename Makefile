@@ -45,7 +45,7 @@ e2e: tools ## Install the chart into the cluster that KUBECONFIG names and roll 
 fmt: ## Format the code
 	$(CARGO) fmt
 
-generated: tools ## Write docs/openapi.json, the tables of docs/, deploy/kubernetes.yaml and the chart's README anew
+generated: tools ## Write docs/openapi.json, the tables of docs/, deploy/kubernetes.yaml, the chart's README and its dashboard anew
 	$(CARGO) run --locked --quiet --bin chat-api -- openapi > docs/openapi.json
 	for document in docs/protocol.md docs/operations.md; do \
 		$(CARGO) run --locked --quiet --bin chat-api -- tables $$document > target/document.md && cp target/document.md $$document || exit 1; done

@@ -17,13 +17,14 @@ import tomllib
 
 import dashboard
 import generated
-import jsonschema
-import kubernetes_validate
 import yaml
 from generated import CHART
 from refusals import FITTING, MISMATCHES, SCHEMA_FAULTS
+from schemas import valid
 
 KUBERNETES = ("1.30", "1.36")
+# About the cluster's metrics alone.
+CLUSTER_ALERTS = ("ChatMemoryNearLimit", "ChatHPAMaxed")
 RELEASE = "chat"
 
 passed, failures = 0, []
@@ -68,30 +69,6 @@ def pod_of(item):
         template_ = item["spec"]["template"]
         return template_["spec"], template_["metadata"]
     return None, None
-
-
-def valid(item, version):
-    """Why an object is not valid, or nothing. The schemas of CRDs are not at hand: the fields in use are listed here."""
-    if item["kind"] == "HTTPRoute":
-        known = set(item["spec"]) <= {"parentRefs", "hostnames", "rules"}
-        fields = all(set(rule) <= {"matches", "timeouts", "backendRefs"} for rule in item["spec"]["rules"])
-        return None if known and fields else "unknown fields"
-    if item["kind"] == "PodMonitor":
-        ends = item["spec"]["podMetricsEndpoints"]
-        known = set(item["spec"]) == {"selector", "podMetricsEndpoints"}
-        return None if known and all(set(end) == {"port", "path", "interval"} for end in ends) else "unknown fields"
-    if item["kind"] == "ServiceMonitor":
-        spec = item["spec"]
-        known = set(item) == {"apiVersion", "kind", "metadata", "spec"} and set(spec) == {"selector", "endpoints"}
-        fields = {"port", "path", "interval"}
-        return None if known and all(set(end) == fields for end in spec["endpoints"]) else "unknown fields"
-    try:
-        kubernetes_validate.validate(item, version, strict=True)
-    except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as fault:
-        return str(getattr(fault, "message", fault))[:200]
-    except Exception as fault:  # an unknown kind is a failure too
-        return f"{type(fault).__name__}: {fault}"[:200]
-    return None
 
 
 def check_pod(where, item, kubernetes_on):
@@ -329,6 +306,17 @@ def check_examples(renders):
     check("production: scales on connections and CPU", [metric["type"] for metric in metrics] == ["Pods", "Resource"])
     check("production: … by the right metric", metrics[0]["pods"]["metric"]["name"] == "chat_connections")
     check("production: templates in extra objects", one(production, "ConfigMap", "extra")["data"]["release"] == RELEASE)
+    rule = one(production, "PrometheusRule")
+    check("production: Prometheus finds the alerts", rule["metadata"]["labels"]["release"] == "prometheus")
+    alerts = {alert["alert"]: alert for group in rule["spec"]["groups"] for alert in group["rules"]}
+    check("production: an alert is left out", "ChatConnectionsImbalanced" not in alerts and len(alerts) > 20)
+    lost = alerts["ChatMessagesLost"]
+    check("production: a severity, a time and labels of its own", (lost["labels"], lost["for"]) == ({"severity": "critical", "team": "chat"}, "1m"), lost)
+    url = lost["annotations"]["runbook_url"]
+    check("production: where the runbooks are", url == "https://runbooks.example.org/chat-api/operations.md#chatmessageslost", url)
+    check("production: a threshold", "> 0.3 * sum" in alerts["ChatMassDisconnect"]["expr"])
+    check("production: the alerts are of this release", all(f'job="{RELEASE}-chat-api-management"' in alert["expr"] for name, alert in alerts.items() if name not in CLUSTER_ALERTS))
+    check("production: has a dashboard", one(production, "ConfigMap", f"{RELEASE}-chat-api-dashboard"))
     check("production: has Ingress and ServiceMonitor", one(production, "Ingress") and one(production, "ServiceMonitor"))
 
     single = renders["single"]

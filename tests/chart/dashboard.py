@@ -31,6 +31,11 @@ def increase(name, more=""):
     return f"sum(increase({metric(name, more)}[$__range]))"
 
 
+def growth(name, by):
+    """By how much a counter grows from one point to the next, for events that are rare."""
+    return f"sum by ({by}) (increase({metric(name)}[$__rate_interval]))"
+
+
 def quantile(share, name, by="le"):
     """A histogram's quantile."""
     return f"histogram_quantile({share}, sum by ({by}) (rate({metric(name + '_bucket')}[$__rate_interval])))"
@@ -48,8 +53,7 @@ def stat(title, unit, description, expression, legend="", **more):
 
 def heat(title, unit, description, name, **more):
     """A histogram over time."""
-    expression = f"sum by (le) (increase({metric(name + '_bucket')}[$__rate_interval]))"
-    return Panel(title, unit, description, [(expression, "{{le}}")], kind="heatmap", **more)
+    return Panel(title, unit, description, [(growth(f"{name}_bucket", "le"), "{{le}}")], kind="heatmap", **more)
 
 
 CONNECT_ERRORS = (
@@ -152,11 +156,11 @@ ROWS = [
               [(f"{metric('chat_connections')} and {metric('chat_draining')} == 1", "{{instance}}")]),
         Panel("Releases", "short", "Pods of each version.", [(f"count by (version) ({metric('chat_build_info')})", "{{version}}")], stacked=True),
         Panel("Connections cut at the end of a drain", "short", "Known in a pod's last second: the Event `DrainCompleted` and the log line `drained` say it for sure.",
-              [(f"sum({metric('chat_drain_forced_total')})", "cut")]),
-        Panel("Changed configurations", "short", "Taken over, or refused.",
-              [(f"sum by (outcome) (increase({metric('chat_config_reloads_total')}[$__rate_interval]))", "{{outcome}}")], stacked=True),
-        Panel("The issuer's keys", "short", "Fetches, by how they ended.",
-              [(f"sum by (outcome) (increase({metric('chat_jwks_fetches_total')}[$__rate_interval]))", "{{outcome}}")], stacked=True),
+              [(f"sum({metric('chat_drain_forced_total')})", "cut")], width=6),
+        Panel("Changed configurations", "short", "Taken over, or refused.", [(growth("chat_config_reloads_total", "outcome"), "{{outcome}}")], width=6, stacked=True),
+        Panel("The issuer's keys", "short", "Fetches, by how they ended.", [(growth("chat_jwks_fetches_total", "outcome"), "{{outcome}}")], width=6, stacked=True),
+        Panel("Calls to the Kubernetes API", "short", "For Events and the deletion cost, by how they ended. `forbidden`: a right is missing.",
+              [(growth("chat_kubernetes_requests_total", "call, outcome"), "{{call}}: {{outcome}}")], width=6, stacked=True),
     ]),
     ("Process", False, [
         Panel("CPU", "none", "Cores in use.", [(rate("process_cpu_seconds_total", by="instance"), "{{instance}}")]),

@@ -57,6 +57,9 @@ MISMATCHES = [
     ("1.36", {"kubernetes": {"deletionCost": True}}, "needs the Kubernetes API"),
     ("1.29", {"kubernetes": {"enabled": True, "deletionCost": True}}, "needs Kubernetes 1.30"),
     ("1.36", {"extraEnv": [{"name": "CHAT_KUBERNETES__GRACE_PERIOD", "value": "9m"}]}, "under terminationGracePeriodSeconds"),
+    ("1.36", {"metrics": {"prometheusRule": {"disabled": ["ChatTooLoud"]}}}, "disabled names ChatTooLoud"),
+    ("1.36", {"metrics": {"prometheusRule": {"for": {"ChatRedis": "1m"}}}}, "for names ChatRedis"),
+    ("1.36", {"metrics": {"prometheusRule": {"severities": {"ChatRedis": "info"}}}}, "severities names ChatRedis"),
     ("1.28", {}, "incompatible with Kubernetes v1.28"),
 ]
 
@@ -90,6 +93,12 @@ SCHEMA_FAULTS = [
     ({"podLabels": {"a": 1}}, "/podLabels/a"),
     ({"extraEnv": [{"value": "x"}]}, "name"),
     ({"probes": {"liveness": {"httpGet": {}}}}, "httpGet"),
+    ({"metrics": {"selector": "{job=\"chat\"}"}}, "/metrics/selector"),
+    ({"metrics": {"prometheusRule": {"for": {"ChatTargetDown": "5 minutes"}}}}, "/metrics/prometheusRule/for/ChatTargetDown"),
+    ({"metrics": {"prometheusRule": {"thresholds": {"deliverySeconds": 0.3}}}}, "/metrics/prometheusRule/thresholds/deliverySeconds"),
+    ({"metrics": {"prometheusRule": {"thresholds": {"connectObjective": 99.9}}}}, "/metrics/prometheusRule/thresholds/connectObjective"),
+    ({"metrics": {"prometheusRule": {"thresholds": {"latency": 1}}}}, "latency"),
+    ({"metrics": {"dashboard": {"labels": {"grafana_dashboard": 1}}}}, "/metrics/dashboard/labels/grafana_dashboard"),
 ]
 
 FITTING = [
@@ -105,5 +114,6 @@ FITTING = [
     {"terminationGracePeriodSeconds": 900},
     {"redis": EXTERNAL, "replicaCount": 100, "config": {"drain": {"delay": "0s", "window": "2h", "flush": "1500ms"}}},
     {"serviceAccount": {"create": False, "name": "mine"}},
+    {"metrics": {"selector": 'job="chat", cluster=~"a|b"', "prometheusRule": {"enabled": True, "disabled": ["ChatHPAMaxed"]}}},
     {"fullnameOverride": "a-name-that-is-much-longer-than-anything-should-be-allowed-to-be"},
 ]

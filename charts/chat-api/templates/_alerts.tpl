@@ -1,6 +1,6 @@
 {{/* What the alerts are made with. The alerts themselves: _alerts-clients.tpl and _alerts-operations.tpl; what becomes of them: prometheusrule.yaml. */}}
 
-{{/* Label matchers of this release's series: what its ServiceMonitor gives them. */}}
+{{/* Label matchers of this release's series: what its ServiceMonitor or PodMonitor gives them. */}}
 {{- define "chat-api.series" -}}
 {{- default (printf `namespace="%s",job="%s-management"` .Release.Namespace (include "chat-api.fullname" .)) .Values.metrics.selector -}}
 {{- end -}}
