@@ -45,7 +45,9 @@ def valid(item, version):
     """Why an object is not valid, or nothing."""
     fields = CUSTOM.get(item["kind"])
     if fields:
-        unknown = {field for path, known in fields.items() for place in places(item, path) for field in set(place) - known}
+        unknown = {
+            field for path, known in fields.items() for place in places(item, path) for field in set(place) - known
+        }
         return f"unknown fields: {unknown}" if unknown else None
     try:
         kubernetes_validate.validate(item, version, strict=True)

@@ -1,6 +1,11 @@
 //! The chart's alerts and dashboard, by promtool and over a real Prometheus that watches real nodes through a load and its troubles.
 
-use std::{collections::BTreeSet, net::SocketAddr, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use chat_api::protocol::ProblemCode;
 use futures_util::SinkExt as _;
@@ -51,6 +56,7 @@ async fn alerts_and_dashboard_show_a_load_and_its_troubles() {
     })
     .await;
     assert_eq!(firing(&prometheus).await, BTreeSet::new(), "all is well");
+    let begun = Instant::now();
 
     be_slow(&patient).await;
     leaving.signal("TERM");
@@ -69,6 +75,11 @@ async fn alerts_and_dashboard_show_a_load_and_its_troubles() {
     shipped.rules_evaluate(&prometheus).await;
     shipped.dashboard_shows(&prometheus).await;
     shipped.buckets_are_there(&prometheus).await;
+    if let Some(file) = std::env::var_os("DASHBOARD_PICTURE") {
+        sleep(Duration::from_secs(5)).await; // a time without trouble, for the eye
+        let (address, seconds) = (prometheus.address.to_string(), begun.elapsed().as_secs().to_string());
+        python("picture.py", &[&address, &seconds, &file.to_string_lossy()]);
+    }
 }
 
 /// What the chart ships.

@@ -1,6 +1,6 @@
 """What the chart ships for Prometheus: its alerts as helm renders them, and the queries of its dashboard.
 
-    python tests/prometheus/chart.py [HELM ARGUMENT…]      prints {"alerts": {"groups": …}, "queries": […]} for tests/it/prometheus.rs
+python tests/prometheus/chart.py [HELM ARGUMENT…]      prints {"alerts": {"groups": …}, "queries": […]} for tests/it/prometheus.rs
 """
 
 import json

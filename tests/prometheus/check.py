@@ -66,7 +66,9 @@ def check_alerts(folder):
         (folder / path.name).write_text(yaml.safe_dump(file))
         files.append(path.name)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for file, done in zip(files, pool.map(lambda file: promtool("test", "rules", file, folder=folder), files), strict=True):
+        for file, done in zip(
+            files, pool.map(lambda file: promtool("test", "rules", file, folder=folder), files), strict=True
+        ):
             check(f"promtool test rules {file}", done.returncode == 0, done.stdout + done.stderr)
     check("each alert has a test in which it fires", fires == set(rules), set(rules) ^ fires)
     check("each alert has a test in which it does not", quiet == set(rules), set(rules) ^ quiet)
@@ -83,7 +85,9 @@ def check_alerts(folder):
 def overlaps(one, other):
     """Whether two panels cover each other."""
     one, other = one["gridPos"], other["gridPos"]
-    return all(one[at] < other[at] + other[size] and other[at] < one[at] + one[size] for at, size in (("x", "w"), ("y", "h")))
+    return all(
+        one[at] < other[at] + other[size] and other[at] < one[at] + one[size] for at, size in (("x", "w"), ("y", "h"))
+    )
 
 
 def check_layout(panels):
@@ -100,10 +104,21 @@ def check_layout(panels):
 def check_panel(panel, known):
     """A panel says what it shows, in which unit, and asks the chosen data source."""
     name = panel["title"]
-    check(f"{name}: says what it shows", len(panel["description"]) > 10 and panel["description"].endswith((".", "`")), panel["description"])
+    check(
+        f"{name}: says what it shows",
+        len(panel["description"]) > 10 and panel["description"].endswith((".", "`")),
+        panel["description"],
+    )
     check(f"{name}: unit", panel["fieldConfig"]["defaults"]["unit"] in UNITS)
-    check(f"{name}: data source", [panel["datasource"], *(target["datasource"] for target in panel["targets"])] == [SOURCE] * (1 + len(panel["targets"])))
-    check(f"{name}: each query has a name of its own", len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0)
+    check(
+        f"{name}: data source",
+        [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+        == [SOURCE] * (1 + len(panel["targets"])),
+    )
+    check(
+        f"{name}: each query has a name of its own",
+        len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0,
+    )
     cluster = panel["description"].startswith(chart.CLUSTER)
     for target in panel["targets"]:
         used = set(re.findall(r"\$\{?(\w+)", target["expr"]))
@@ -135,7 +150,10 @@ def check_dashboard(folder):
     known = {variable["name"] for variable in variables} | {"__rate_interval", "__range"}
     for panel in panels:
         check_panel(panel, known)
-    check("all variables are filled in by the tests", {name.lstrip("$") for name in chart.VARIABLES} == known - {"datasource"})
+    check(
+        "all variables are filled in by the tests",
+        {name.lstrip("$") for name in chart.VARIABLES} == known - {"datasource"},
+    )
     for variable in variables:
         check(f"${variable['name']}: data source", variable["type"] != "query" or variable["datasource"] == SOURCE)
     for layer in shown["annotations"]["list"]:

@@ -18,7 +18,7 @@ const JOB: &str = "chat-chat-api-management";
 pub struct Prometheus {
     _folder: TempDir,
     process: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Prometheus {

@@ -1,6 +1,6 @@
 """How a Grafana dashboard is written: panels, variables, layers, and where each panel stands.
 
-Knows nothing of what is shown; that is dashboard.py.
+Knows nothing of what is shown.
 """
 
 import dataclasses
@@ -44,7 +44,14 @@ def options(panel):
         return {
             "calculate": False,
             "cellGap": 1,
-            "color": {"mode": "scheme", "scheme": "Turbo", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "reverse": False},
+            "color": {
+                "mode": "scheme",
+                "scheme": "Turbo",
+                "steps": 64,
+                "exponent": 0.5,
+                "fill": "dark-orange",
+                "reverse": False,
+            },
             "exemplars": {"color": "rgba(255,0,255,0.7)"},
             "filterValues": {"le": 1e-9},
             "legend": {"show": False},
@@ -64,13 +71,25 @@ def defaults(panel):
     if panel.kind == "timeseries":
         stacking = {"group": "A", "mode": "normal" if panel.stacked else "none"}
         fields["min"] = 0
-        fields["custom"] = {"drawStyle": "line", "fillOpacity": 20 if panel.stacked else 5, "lineWidth": 1, "showPoints": "never", "stacking": stacking}
+        fields["custom"] = {
+            "drawStyle": "line",
+            "fillOpacity": 20 if panel.stacked else 5,
+            "lineWidth": 1,
+            "showPoints": "never",
+            "stacking": stacking,
+        }
     if panel.kind == "heatmap":
-        fields["custom"] = {"hideFrom": {"legend": False, "tooltip": False, "viz": False}, "scaleDistribution": {"type": "linear"}}
+        fields["custom"] = {
+            "hideFrom": {"legend": False, "tooltip": False, "viz": False},
+            "scaleDistribution": {"type": "linear"},
+        }
     if panel.kind == "stat":
         steps = panel.steps or (("text", None),)
         fields["color"] = {"mode": "thresholds"}
-        fields["thresholds"] = {"mode": "absolute", "steps": [{"color": color, "value": value} for color, value in steps]}
+        fields["thresholds"] = {
+            "mode": "absolute",
+            "steps": [{"color": color, "value": value} for color, value in steps],
+        }
     if panel.unit == "percentunit":
         fields["max"] = 1
         fields["decimals"] = 2
