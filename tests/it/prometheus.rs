@@ -61,7 +61,6 @@ async fn alerts_and_dashboard_show_a_load_and_its_troubles() {
     be_slow(&patient).await;
     leaving.signal("TERM");
     assert!(leaving.wait(PATIENCE).await.success());
-    sleep(Duration::from_secs(2)).await; // a time without trouble, for the rates
     lose_redis(&mut redis, &prometheus).await;
     eventually("messages flow again", async || {
         prometheus.value(r"count(rate(chat_messages_delivered_total[5s]) > 5)").await == Some(2.0)
