@@ -58,7 +58,7 @@ finish_part() {
   touch "$2"
 }
 
-# Debian would start redis-server and prometheus; the tests start their own on free ports.
+# Debian would start redis-server, prometheus, haproxy and nginx; the tests start their own on free ports.
 without_services() {
   local policy=/usr/sbin/policy-rc.d made=false status=0
   if [ ! -e "$policy" ]; then
@@ -81,6 +81,9 @@ install_debian() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
   have npm || missing+=(nodejs npm)
   have ss || missing+=(iproute2)
+  # Not on everybody's PATH: Debian keeps them in /usr/sbin.
+  [ -x /usr/sbin/haproxy ] || have haproxy || missing+=(haproxy)
+  [ -x /usr/sbin/nginx ] || have nginx || missing+=(nginx-light)
   [ ${#missing[@]} -gt 0 ] || return 0
   if ! have apt-get; then
     echo "tests/tools.sh: missing, and no apt-get to install them with: ${missing[*]}" >&2

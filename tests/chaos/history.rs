@@ -22,6 +22,8 @@ pub enum What {
     Answer { key: String, outcome: Outcome },
     /// The server wants everything behind `last_n` again.
     Gap { room: String, last_n: u64 },
+    /// There was no socket to be had: the status of the answer, if there was one.
+    Refused { status: Option<u16> },
     /// A socket is open.
     Open,
     /// It is gone; with the code of its close frame.

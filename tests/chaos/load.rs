@@ -9,7 +9,7 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
-    client::{Board, Client, Control, Kind, LOBBY, Nap, Phase, Plan, entries},
+    client::{Board, Client, Control, Kind, LOBBY, Nap, Pass, Phase, Plan, entries},
     history::{Entry, Event, Logs, START},
     support::{Node, PATIENCE, http},
 };
@@ -58,7 +58,7 @@ impl Shape {
         (0..self.rooms).map(Self::room).chain([LOBBY.to_owned()]).collect()
     }
 
-    fn plans(&self, doors: &[SocketAddr], nap_doors: &[SocketAddr], seed: u64) -> Vec<Plan> {
+    fn plans(&self, ways: &Ways<'_>, seed: u64) -> Vec<Plan> {
         let talking = (self.sessions + self.plain - self.nappers) as u32;
         let every = Duration::from_secs(1) * talking / self.rate.max(1);
         let plan = |number: usize| {
@@ -66,9 +66,10 @@ impl Shape {
             let count = if kind == Kind::Session { self.rooms_each } else { 1 };
             let rooms = (0..count).map(|k| Self::room((number + k * 7) % self.rooms)).collect();
             let naps = number.abs_diff(self.sessions) * 2 < self.nappers;
-            let doors = if naps { nap_doors } else { doors }.to_vec();
+            let doors = if naps { ways.nap_doors } else { ways.doors }.to_vec();
+            let pass = (ways.pass)(number);
             let (every, padding, patience) = ((!naps).then_some(every), self.padding, self.patience);
-            Plan { number, kind, rooms, doors, every, closes: false, padding, patience, seed, naps }
+            Plan { number, kind, rooms, doors, every, closes: false, padding, patience, seed, naps, pass }
         };
         let mut plans: Vec<_> = (0..self.sessions + self.plain).map(plan).collect();
         // Speaks last, in all rooms.
@@ -77,6 +78,15 @@ impl Shape {
         plans.push(Plan { kind: Kind::Session, rooms, every: None, closes: true, naps: false, ..last });
         plans
     }
+}
+
+/// Where clients go, and what they show there.
+pub struct Ways<'a> {
+    pub doors: &'a [SocketAddr],
+    /// Of those who nap: nothing on their way holds anything for them.
+    pub nap_doors: &'a [SocketAddr],
+    /// Of each client by its number.
+    pub pass: &'a dyn Fn(usize) -> Option<Pass>,
 }
 
 /// Clients that run.
@@ -91,11 +101,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// `nap_doors`: where those go who nap; nothing on their way holds anything for them.
-    pub fn start(shape: Shape, doors: &[SocketAddr], nap_doors: &[SocketAddr], seed: u64) -> Self {
+    pub fn start(shape: Shape, ways: &Ways<'_>, seed: u64) -> Self {
         let (control, receiver) = watch::channel(Control::default());
         let (board, started) = (Arc::new(Board::default()), Instant::now());
-        let plans = shape.plans(doors, nap_doors, seed);
+        let plans = shape.plans(ways, seed);
         let marks = plans.iter().map(|plan| plan.rooms.len() + 1).sum();
         let mut clients = JoinSet::new();
         for plan in plans {
@@ -158,29 +167,31 @@ impl Load {
 }
 
 /// Every room's whole log, from each node.
-pub async fn logs(shape: &Shape, nodes: &[Node]) -> Logs {
+pub async fn logs(shape: &Shape, nodes: impl Iterator<Item = &Node> + Clone, pass: Option<&Pass>) -> Logs {
     let mut logs = Logs::new();
     for room in shape.all_rooms() {
         let mut copies = Vec::new();
-        for node in nodes {
-            copies.push(log(node, &room).await);
+        for node in nodes.clone() {
+            copies.push(log(node, &room, pass).await);
         }
         logs.insert(room, copies);
     }
     logs
 }
 
-async fn log(node: &Node, room: &str) -> Vec<Entry> {
+async fn log(node: &Node, room: &str, pass: Option<&Pass>) -> Vec<Entry> {
+    let pass = pass.map(Pass::header);
+    let headers: Vec<_> = pass.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut log: Vec<Entry> = Vec::new();
     loop {
         let after = log.last().map_or(START, |entry| entry.id.as_str());
         let path = format!("/api/chat-api/rooms/{room}/messages?after={after}&limit=200");
-        let mut answer = http::get(node.public, &path, &[]).await;
+        let mut answer = http::get(node.public, &path, &headers).await;
         let start = Instant::now();
         while answer.status != 200 {
             assert!(start.elapsed() < PATIENCE, "{path}: {}", answer.body);
             sleep(Duration::from_millis(100)).await;
-            answer = http::get(node.public, &path, &[]).await;
+            answer = http::get(node.public, &path, &headers).await;
         }
         let mut more = entries(&answer.json());
         if more.is_empty() {

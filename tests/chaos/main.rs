@@ -13,6 +13,7 @@ mod load;
 mod measure;
 mod mutant;
 mod rig;
+mod rollout;
 #[path = "../it/support/mod.rs"]
 #[expect(dead_code, unused_imports, unused_macros, reason = "the harness of tests/it, of which this needs a part")]
 mod support;

@@ -67,6 +67,12 @@ pub fn slowest_acks(events: &[Event], (from, to): (Duration, Duration)) -> Durat
     times.get(times.len() * 99 / 100).copied().unwrap_or_default()
 }
 
+/// The most of these moments, in order, that lie within one second.
+pub fn most_in_a_second(moments: &[Duration]) -> usize {
+    let from = |n: usize| moments[n..].iter().take_while(|at| **at - moments[n] < Duration::from_secs(1)).count();
+    (0..moments.len()).map(from).max().unwrap_or(0)
+}
+
 /// How much processor time a process had, and how long it waited for one though it could run.
 #[derive(Debug, Clone, Copy)]
 pub struct Share {
@@ -143,6 +149,13 @@ mod tests {
         let span = (Duration::from_secs(5), Duration::from_secs(8));
         assert_eq!(acked_around(&events, span), 10, "from 3 to 12");
         assert_eq!(slowest_acks(&events, span), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_second_begins_anywhere() {
+        let moments: Vec<_> = [0, 700, 900, 1500, 1600, 1900, 5000].map(Duration::from_millis).into();
+        assert_eq!(most_in_a_second(&moments), 4, "from 700 on");
+        assert_eq!(most_in_a_second(&[]), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     checker::{Counts, Kind},
+    history::Event,
     load::Shape,
     rig::{NODES, Outcome, Rig},
     rows::{Row, Scale},
@@ -154,12 +155,7 @@ impl Report {
 
     /// Every event, one a line.
     pub fn keep_history(&self) -> PathBuf {
-        let folder = repository("target/chaos");
-        std::fs::create_dir_all(&folder).expect("the folder can be made");
-        let path = folder.join(format!("{}-{}.jsonl", self.row.id, self.seed));
-        let lines: Vec<_> = self.outcome.events.iter().filter_map(|event| serde_json::to_string(event).ok()).collect();
-        std::fs::write(&path, lines.join("\n")).expect("the file can be written");
-        path
+        keep_history(self.row.id, self.seed, &self.outcome.events)
     }
 
     fn markdown(&self) -> String {
@@ -181,6 +177,16 @@ impl Report {
             self.seed,
         )
     }
+}
+
+/// Every event of a run, one a line.
+pub fn keep_history(name: &str, seed: u64, events: &[Event]) -> PathBuf {
+    let folder = repository("target/chaos");
+    std::fs::create_dir_all(&folder).expect("the folder can be made");
+    let path = folder.join(format!("{name}-{seed}.jsonl"));
+    let lines: Vec<_> = events.iter().filter_map(|event| serde_json::to_string(event).ok()).collect();
+    std::fs::write(&path, lines.join("\n")).expect("the file can be written");
+    path
 }
 
 fn seconds(time: Option<Duration>) -> String {

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::{
     checker::{self, Promise, Verdict},
     history::Event,
-    load::{self, Load, Shape},
+    load::{self, Load, Shape, Ways},
     measure::{self, Share},
     mutant::Plot,
     support::{
@@ -162,7 +162,8 @@ impl Rig {
         }
         let addresses: Vec<_> = doors.iter().map(|door| door.address).collect();
         let direct: Vec<_> = nodes.iter().map(|node| node.public).collect();
-        let load = Load::start(build.shape, &addresses, &direct, seed);
+        let ways = Ways { doors: &addresses, nap_doors: &direct, pass: &|_| None };
+        let load = Load::start(build.shape, &ways, seed);
         Self {
             rng: fastrand::Rng::with_seed(seed),
             redis,
@@ -320,7 +321,7 @@ impl Rig {
         let fault = (since(self.began), since(self.healed.or(self.began)));
         let pace = self.pace();
         let events = self.load.finish(PATIENCE).await;
-        let logs = load::logs(&self.build.shape, &self.nodes).await;
+        let logs = load::logs(&self.build.shape, self.nodes.iter(), None).await;
         let promise = Promise { log_lost: promise.log_lost || self.lost, ..promise };
         let verdict = checker::check(&events, &logs, promise);
         for node in &self.nodes {

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Client, Flying, Kind, LOBBY, MARK};
+use super::{Client, Flying, Kind, LOBBY, MARK, Pass};
 use crate::{
     history::{Entry, Outcome, START, Told, What},
     support::http,
@@ -103,8 +103,10 @@ impl Client {
     async fn read_history(&mut self, room: usize, through: &str, address: SocketAddr) {
         let room = self.rooms[room].name.clone();
         let path = format!("/api/chat-api/rooms/{room}/messages?through={through}&limit=50");
-        let answer =
-            timeout(self.plan.patience, http::try_send(address, hyper::Method::GET, &path, &[], String::new()));
+        let pass = self.plan.pass.as_ref().map(Pass::header);
+        let headers: Vec<_> = pass.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = http::try_send(address, hyper::Method::GET, &path, &headers, String::new());
+        let answer = timeout(self.plan.patience, answer);
         if let Ok(Ok(answer)) = answer.await
             && answer.status == 200
         {

@@ -27,14 +27,11 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 use self::outbox::Outbox;
 pub use self::{
     hear::entries,
-    plan::{Board, Control, Kind, Nap, Phase, Plan},
+    plan::{Board, Control, Kind, Nap, Pass, Phase, Plan},
 };
 use crate::{
     history::{Event, Outcome, START, Told, What},
-    support::{
-        self,
-        client::{Offer, OpenError},
-    },
+    support::{self, client::OpenError},
 };
 
 /// Messages of one client that may be without an answer.
@@ -188,8 +185,7 @@ impl Client {
         let path = &self.rooms[0];
         let after = path.position.as_deref().map(|id| format!("?after={id}")).unwrap_or_default();
         let path = format!("/api/chat-api/ws/{}{after}", path.name);
-        let kind = if self.plan.kind == Kind::Session { "chat.v1" } else { "chat.plain" };
-        let offer = Offer::default().header("sec-websocket-protocol", kind);
+        let offer = self.plan.offer();
         match support::Client::try_open(address, &path, offer, self.plan.patience).await {
             Ok(client) => {
                 if self.plan.naps && !self.napped {
@@ -197,7 +193,11 @@ impl Client {
                 }
                 Ok(client.socket)
             }
-            Err(OpenError::Refused(_) | OpenError::Broken(_)) => Err(None),
+            Err(error) => {
+                let status = if let OpenError::Refused(refused) = error { Some(refused.status) } else { None };
+                self.note(What::Refused { status });
+                Err(None)
+            }
         }
     }
 

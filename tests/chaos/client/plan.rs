@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::atomic::AtomicUsize, time::Duration};
 
+use crate::support::client::Offer;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Session,
@@ -28,6 +30,40 @@ pub struct Plan {
     pub seed: u64,
     /// Does as [`Control::nap`] says.
     pub naps: bool,
+    /// Absent where nobody asks for it.
+    pub pass: Option<Pass>,
+}
+
+/// What a client shows as it comes in: a session as browsers do, a plain socket as programs do.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    pub token: String,
+    pub origin: String,
+}
+
+impl Pass {
+    /// The header that programs send.
+    pub fn header(&self) -> (&'static str, String) {
+        ("authorization", format!("Bearer {}", self.token))
+    }
+}
+
+impl Plan {
+    /// What it sends along with its upgrade.
+    pub fn offer(&self) -> Offer {
+        let protocol = |offered: &str| Offer::default().header("sec-websocket-protocol", offered);
+        match (self.kind, &self.pass) {
+            (Kind::Session, None) => protocol("chat.v1"),
+            (Kind::Session, Some(pass)) => {
+                protocol(&format!("chat.v1, bearer.{}", pass.token)).header("origin", &pass.origin)
+            }
+            (Kind::Plain, None) => protocol("chat.plain"),
+            (Kind::Plain, Some(pass)) => {
+                let (name, value) = pass.header();
+                protocol("chat.plain").header(name, value)
+            }
+        }
+    }
 }
 
 /// What all clients are told by whoever runs them.

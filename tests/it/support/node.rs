@@ -17,6 +17,11 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
+    /// Somebody else's command, with addresses and settings of its own; it has to log JSON.
+    pub fn of(command: Command) -> Self {
+        Self { command }
+    }
+
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.command.env(key, value);
         self

@@ -1,0 +1,12 @@
+"""Prints, as a JSON list, the objects that the chart renders: `objects.py HELM-ARGUMENT…`, such as `-f values.yaml --set key=value`."""
+
+import json
+import subprocess
+import sys
+
+import yaml
+from generated import CHART, helm
+
+command = [helm(), "template", "chat", str(CHART), *sys.argv[1:]]
+rendered = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+json.dump([item for item in yaml.safe_load_all(rendered) if item], sys.stdout)
