@@ -2,6 +2,7 @@
 //!
 //! Three nodes over one Redis under load; a fault; a checker that knows the wire alone. `cargo test` runs the short forms of some rows of the
 //! scorecard; `make chaos` runs all of them in full and writes docs/reliability.md. `CHAOS_SEED` repeats a run, `CHAOS_ROWS` picks rows.
+//! Beside them, under the same load and checker: a rollout of what the chart installs, behind real proxies.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking, its tasks with it")]
 #![expect(unreachable_pub, reason = "this crate is one program")]

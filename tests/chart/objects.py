@@ -8,5 +8,7 @@ import yaml
 from generated import CHART, helm
 
 command = [helm(), "template", "chat", str(CHART), *sys.argv[1:]]
-rendered = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-json.dump([item for item in yaml.safe_load_all(rendered) if item], sys.stdout)
+rendered = subprocess.run(command, capture_output=True, text=True, check=False)
+if rendered.returncode:
+    sys.exit(rendered.stderr)
+json.dump([item for item in yaml.safe_load_all(rendered.stdout) if item], sys.stdout)

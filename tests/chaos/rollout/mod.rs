@@ -20,6 +20,7 @@ use self::{
     chart::Release,
     deployment::Deployment,
     front::{Front, Kind},
+    pod::warnings,
     report::Report,
 };
 use crate::{
@@ -93,7 +94,8 @@ async fn roll_behind(kind: Kind) {
     let verdict = checker::check(&events, &logs, Promise::default());
     let report = Report::of(&events, verdict, endings, took);
     eprint!("{report}");
-    let failures = report.failures();
+    let mut failures = report.failures();
+    failures.extend(deployment.pods.iter().flat_map(|pod| warnings(&pod.node)));
     if !failures.is_empty() {
         let history = keep_history(&format!("rollout-{kind:?}"), seed, &events);
         panic!("CHAOS_SEED={seed}; history in {}\n{}\n{report}", history.display(), failures.join("\n"));

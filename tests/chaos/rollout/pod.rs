@@ -131,7 +131,7 @@ async fn last_words(node: &Node) -> Option<Value> {
 }
 
 /// Lines above the level of information, and those that are no log lines at all.
-fn warnings(node: &Node) -> Vec<String> {
+pub fn warnings(node: &Node) -> Vec<String> {
     let is_fine = |line: &String| {
         let line: Value = serde_json::from_str(line).unwrap_or_default();
         matches!(line["level"].as_str(), Some("INFO" | "DEBUG" | "TRACE"))
