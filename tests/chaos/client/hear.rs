@@ -6,17 +6,49 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{Client, Flying, Kind, LOBBY, MARK, Pass};
+use super::{Client, End, Flying, Kind, LOBBY, MARK, Pass, Socket, TICK};
 use crate::{
     history::{Entry, Outcome, START, Told, What},
     support::http,
 };
 
 impl Client {
-    pub(super) async fn hear(&mut self, text: &str, address: SocketAddr) {
+    /// Takes in what comes out of the socket; its end, if this was it.
+    pub(super) async fn take(&mut self, frame: Option<Result<Message, Error>>, address: SocketAddr) -> Option<End> {
+        match frame {
+            Some(Ok(Message::Close(frame))) => {
+                let wait = frame.as_ref().and_then(|frame| asked_to_wait(&frame.reason));
+                return Some(End::Lost { code: frame.map(|frame| frame.code.into()), wait });
+            }
+            Some(Ok(frame)) => {
+                (self.heard, self.pinged) = (Instant::now(), false);
+                if let Message::Text(text) = frame {
+                    self.hear(&text, address).await;
+                }
+            }
+            Some(Err(_)) | None => return Some(End::broken()),
+        }
+        None
+    }
+
+    /// What the node said before the socket would take no more is still there to read, why it closed above all: a proxy may be gone by then.
+    pub(super) async fn last_words(&mut self, socket: &mut Socket, address: SocketAddr) -> End {
+        let reading = async {
+            loop {
+                if let Some(end) = self.take(socket.next().await, address).await {
+                    return end;
+                }
+            }
+        };
+        timeout(TICK, reading).await.unwrap_or_else(|_| End::broken())
+    }
+
+    async fn hear(&mut self, text: &str, address: SocketAddr) {
         let event: Value = serde_json::from_str(text).unwrap_or_default();
         match event["type"].as_str() {
             Some("welcome") => self.welcomed(&event),
@@ -157,6 +189,12 @@ impl Client {
         }
         self.note(What::Receive { room: text("room"), id, key, n: event["n"].as_u64() });
     }
+}
+
+/// The wait that a close frame asks for.
+fn asked_to_wait(reason: &str) -> Option<Duration> {
+    let millis = reason.strip_prefix("reconnect after ")?.strip_suffix(" ms")?;
+    millis.parse().ok().map(Duration::from_millis)
 }
 
 /// The entries of a page of history.

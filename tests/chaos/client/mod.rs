@@ -247,24 +247,13 @@ impl Client {
                 let _ = timeout(TICK, socket.close(None)).await;
                 return End::Stop;
             }
-            if let Err(end) = self.push(&mut socket).await {
+            if let Err(end) = self.push(&mut socket, address).await {
                 return end;
             }
             let tick = Instant::now() + TICK;
             let until = if self.may_write() { tick.min(self.next_message) } else { tick };
             tokio::select! {
-                frame = socket.next() => match frame {
-                    Some(Ok(Message::Text(text))) => {
-                        (self.heard, self.pinged) = (Instant::now(), false);
-                        self.hear(&text, address).await;
-                    }
-                    Some(Ok(Message::Close(frame))) => {
-                        let wait = frame.as_ref().and_then(|frame| asked_to_wait(&frame.reason));
-                        return End::Lost { code: frame.map(|frame| frame.code.into()), wait };
-                    }
-                    Some(Ok(_)) => (self.heard, self.pinged) = (Instant::now(), false),
-                    Some(Err(_)) | None => return End::broken(),
-                },
+                frame = socket.next() => if let Some(end) = self.take(frame, address).await { return end },
                 () = sleep_until(until.into()) => {}
                 changed = self.control.changed() => if changed.is_err() { return End::Stop },
             }
@@ -272,7 +261,7 @@ impl Client {
     }
 
     /// Sends whatever is due.
-    async fn push(&mut self, socket: &mut Socket) -> Result<(), End> {
+    async fn push(&mut self, socket: &mut Socket, address: SocketAddr) -> Result<(), End> {
         let now = Instant::now();
         self.write_messages(now);
         let mut frames = Vec::new();
@@ -303,9 +292,10 @@ impl Client {
             frames.push(json!({ "type": "ping" }));
         }
         for frame in frames {
-            let sent = timeout(self.plan.patience, socket.send(Message::text(frame.to_string()))).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                return Err(End::broken());
+            match timeout(self.plan.patience, socket.send(Message::text(frame.to_string()))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(self.last_words(socket, address).await),
+                Err(_) => return Err(End::broken()),
             }
         }
         Ok(())
@@ -398,10 +388,4 @@ impl Client {
 /// Asks for a sign that the node has the socket in its rooms. False: it is broken.
 async fn knock(socket: &mut Socket) -> bool {
     socket.send(Message::text(r#"{"type":"ping"}"#)).await.is_ok()
-}
-
-/// The wait that a close frame asks for.
-fn asked_to_wait(reason: &str) -> Option<Duration> {
-    let millis = reason.strip_prefix("reconnect after ")?.strip_suffix(" ms")?;
-    millis.parse().ok().map(Duration::from_millis)
 }
