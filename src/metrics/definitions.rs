@@ -1,5 +1,6 @@
 //! Every metric: its name, what it counts, the question that it answers, and how finely.
 
+use parking_lot::Mutex;
 use prometheus::{IntGauge, Opts, Registry};
 
 use super::{
@@ -243,6 +244,7 @@ impl Metrics {
             "Since what this node published last came back to it.",
             "does what this node publishes come back to it? Over 6 s the connection is made anew",
         ))?,
+            canary_heard: Mutex::default(),
             redis_fenced: make.gauge((
             "redis_fenced",
             "1 if Redis shows its replication id, so that lost messages are noticed.",

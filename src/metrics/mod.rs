@@ -9,8 +9,9 @@ mod definitions;
 mod labels;
 mod runtime;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
@@ -62,7 +63,8 @@ pub struct Metrics {
     redis_failures: IntCounterVec,
     pub publish_retries: IntCounter,
     pub redis_reconnects: IntCounter,
-    pub canary_age: Gauge,
+    canary_age: Gauge,
+    canary_heard: Mutex<Option<Instant>>,
     pub redis_fenced: IntGauge,
     durability: IntGaugeVec,
     pub invalid_entries: IntCounter,
@@ -163,8 +165,16 @@ impl Metrics {
         self.resumes.with_label_values(&[outcome])
     }
 
+    /// What this node published has come back to it.
+    pub fn canary_heard(&self) {
+        *self.canary_heard.lock() = Some(Instant::now());
+    }
+
     /// Everything in the Prometheus text format.
     pub fn encode(&self) -> prometheus::Result<String> {
+        if let Some(heard) = *self.canary_heard.lock() {
+            self.canary_age.set(heard.elapsed().as_secs_f64());
+        }
         let mut text = String::new();
         let mut families = self.registry.gather();
         families.extend(self.process.gather());

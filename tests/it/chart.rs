@@ -24,7 +24,10 @@ fn the_server_takes_the_configuration_that_the_chart_renders() {
     for config in configs {
         let file = tempfile::NamedTempFile::new().expect("a file");
         // The key's file is there only in a pod.
-        let config = config.replace("/etc/chat-api/auth/hs256", &secret.path().display().to_string());
+        let in_pod =
+            |line: &str| line.starts_with("secret_file = ").then(|| format!("secret_file = {:?}", secret.path()));
+        let config: Vec<String> = config.lines().map(|line| in_pod(line).unwrap_or_else(|| line.to_owned())).collect();
+        let config = config.join("\n");
         std::fs::write(file.path(), &config).expect("written");
         let mut command = chat_api();
         command.env("CHAT_KUBERNETES__NAMESPACE", "chat").env("CHAT_KUBERNETES__POD_NAME", "chat-0"); // as the downward API does

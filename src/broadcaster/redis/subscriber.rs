@@ -213,6 +213,7 @@ impl Subscriber {
                     heard = Instant::now();
                     self.known.heard = Some(heard);
                     self.readiness.redis_up();
+                    self.metrics.canary_heard();
                     self.metrics.redis_up.set(1);
                 }
                 () = self.subscriptions.changed.notified() => {
@@ -221,7 +222,6 @@ impl Subscriber {
                     }
                 }
                 _ = canary.tick() => {
-                    self.metrics.canary_age.set(heard.elapsed().as_secs_f64());
                     match self.caller.ask(&self.canary()).await {
                         Ok(identity) => {
                             unanswered = 0;
