@@ -11,7 +11,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use crate::{
     client::{Board, Client, Control, Kind, LOBBY, Nap, Pass, Phase, Plan, entries},
     history::{Entry, Event, Logs, START},
-    support::{Node, PATIENCE, http},
+    support::{PATIENCE, http},
 };
 
 /// What a load consists of.
@@ -167,7 +167,7 @@ impl Load {
 }
 
 /// Every room's whole log, from each node.
-pub async fn logs(shape: &Shape, nodes: impl Iterator<Item = &Node> + Clone, pass: Option<&Pass>) -> Logs {
+pub async fn logs(shape: &Shape, nodes: impl Iterator<Item = SocketAddr> + Clone, pass: Option<&Pass>) -> Logs {
     let mut logs = Logs::new();
     for room in shape.all_rooms() {
         let mut copies = Vec::new();
@@ -179,19 +179,19 @@ pub async fn logs(shape: &Shape, nodes: impl Iterator<Item = &Node> + Clone, pas
     logs
 }
 
-async fn log(node: &Node, room: &str, pass: Option<&Pass>) -> Vec<Entry> {
+async fn log(node: SocketAddr, room: &str, pass: Option<&Pass>) -> Vec<Entry> {
     let pass = pass.map(Pass::header);
     let headers: Vec<_> = pass.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut log: Vec<Entry> = Vec::new();
     loop {
         let after = log.last().map_or(START, |entry| entry.id.as_str());
         let path = format!("/api/chat-api/rooms/{room}/messages?after={after}&limit=200");
-        let mut answer = http::get(node.public, &path, &headers).await;
+        let mut answer = http::get(node, &path, &headers).await;
         let start = Instant::now();
         while answer.status != 200 {
             assert!(start.elapsed() < PATIENCE, "{path}: {}", answer.body);
             sleep(Duration::from_millis(100)).await;
-            answer = http::get(node.public, &path, &headers).await;
+            answer = http::get(node, &path, &headers).await;
         }
         let mut more = entries(&answer.json());
         if more.is_empty() {

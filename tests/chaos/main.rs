@@ -9,6 +9,7 @@
 
 mod checker;
 mod client;
+mod cluster;
 mod history;
 mod load;
 mod measure;

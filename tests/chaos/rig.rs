@@ -321,7 +321,7 @@ impl Rig {
         let fault = (since(self.began), since(self.healed.or(self.began)));
         let pace = self.pace();
         let events = self.load.finish(PATIENCE).await;
-        let logs = load::logs(&self.build.shape, self.nodes.iter(), None).await;
+        let logs = load::logs(&self.build.shape, self.nodes.iter().map(|node| node.public), None).await;
         let promise = Promise { log_lost: promise.log_lost || self.lost, ..promise };
         let verdict = checker::check(&events, &logs, promise);
         for node in &self.nodes {

@@ -264,9 +264,9 @@ def check_examples(renders):
     redis = one(default, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     check("default: Redis keeps what it acknowledged", {"noeviction", "everysec"} <= set(redis["args"]))
     rights = re.search(r"ACL SETUSER chat .*(-@all [^\n]*)", (generated.ROOT / "docs/operations.md").read_text())[1].split()
-    given = [argument for argument in redis["args"] if argument[:1] in ("+", "-") and not argument.startswith("--")]
+    given = [argument for argument in redis["args"][6:] if argument[:1] in ("+", "-") and not argument.startswith("--")]
     check("default: Redis' user has the documented rights, and that to load", sorted(given) == sorted([*rights, "+function|load"]), given)
-    check("default: no other user gets in", redis["args"][:3] == ["--user", "default", "off"])
+    check("default: no other user gets in", redis["args"][:6] == ["--user", "default", "off", "~*", "&*", "+@all"])
     check("default: Redis without a shell", redis["command"] == ["redis-server"])
     check("default: helm test", one(default, "Pod")["metadata"]["annotations"]["helm.sh/hook"] == "test")
 

@@ -39,16 +39,17 @@ until_true() { # SECONDS WHAT COMMAND…
   fail "not within $seconds s: $what"
 }
 
-# A test of tests/it in the background, where the cluster's addresses answer; `release` ends it.
-start_client() { # TEST VARIABLE=VALUE…
-  local test=$1
-  shift
-  rm -f "$state"/{flowing,rolled,held,release}
-  env E2E_STATE="$state" "$@" "${prefix[@]}" "$(cat "$state/client")" --ignored --exact --nocapture "e2e::$test" &
+# A test in the background, where the cluster's addresses answer; the file `done` ends it.
+start_client() { # PROGRAM TEST VARIABLE=VALUE…
+  local program test=$2
+  program=$(cat "$state/$1")
+  shift 2
+  rm -f "$state"/{flowing,held,done}
+  env E2E_STATE="$state" "$@" "${prefix[@]}" "$program" --ignored --exact --nocapture "$test" &
   client=$!
 }
 end_client() {
-  touch "$state/rolled" "$state/release"
+  touch "$state/done"
   wait "$client" || fail "the client"
   client=
 }
@@ -90,19 +91,21 @@ quickstart() {
 }
 
 rollout() {
-  install
+  # Who speaks last in the load says something in ninety rooms at once.
+  local more=(--set config.limits.messages_per_second=200)
+  install "${more[@]}"
   local address before
   address=$(k get service chat-chat-api -o jsonpath='{.spec.clusterIP}:{.spec.ports[0].port}')
   say "sockets and messages through the Service, $address"
-  start_client rollout_under_load E2E_ADDRESS="$address"
-  until_true 120 "messages flow" test -e "$state/flowing"
+  start_client chaos cluster::cluster E2E_ADDRESS="$address"
+  until_true 240 "messages flow" test -e "$state/flowing"
   mapfile -t before < <(pods name)
   k rollout restart deployment/chat-chat-api >/dev/null
   k rollout status deployment/chat-chat-api --timeout=300s | tail -n 1
   k wait --for=delete --timeout=120s "${before[@]}" >/dev/null
   say "kubectl rollout restart: every pod was replaced"
   mapfile -t before < <(pods name)
-  install --set config.limits.rooms=99 # takes effect in a new process only
+  install "${more[@]}" --set config.limits.rooms=99 # takes effect in a new process only
   k wait --for=delete --timeout=120s "${before[@]}" >/dev/null
   say "helm upgrade: every pod was replaced"
   k delete pod chat-chat-api-redis-0 >/dev/null
@@ -145,7 +148,7 @@ scalein() {
   local names ips
   mapfile -t names < <(pods jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}')
   mapfile -t ips < <(pods jsonpath='{range .items[*]}{.status.podIP}:8080{"\n"}{end}')
-  start_client sockets_stay E2E_ADDRESSES="${ips[1]},${ips[2]}" E2E_SOCKETS=100 E2E_KEY=oldolds
+  start_client it e2e::sockets_stay E2E_ADDRESSES="${ips[1]},${ips[2]}" E2E_SOCKETS=100 E2E_KEY=oldolds
   until_true 60 "the sockets are open" test -e "$state/held"
   say "100 sockets each on ${names[1]} and ${names[2]}, none on ${names[0]}, the oldest"
   until_true 120 "the cost of ${names[1]}" costs "${names[1]}" 64
@@ -161,8 +164,8 @@ keys() {
   until_true 180 "both pods have the new key" has_events ConfigReloaded 2
   local ip
   ip=$(pods jsonpath='{.items[0].status.podIP}:8080')
-  E2E_STATE=$(mktemp -d -p "$state") && touch "$E2E_STATE/release"
-  E2E_STATE=$E2E_STATE E2E_ADDRESSES=$ip E2E_SOCKETS=1 E2E_KEY=newnews "${prefix[@]}" "$(cat "$state/client")" \
+  E2E_STATE=$(mktemp -d -p "$state") && touch "$E2E_STATE/done"
+  E2E_STATE=$E2E_STATE E2E_ADDRESSES=$ip E2E_SOCKETS=1 E2E_KEY=newnews "${prefix[@]}" "$(cat "$state/it")" \
     --ignored --exact e2e::sockets_stay >/dev/null || fail "a token of the new key is refused"
   end_client
   say "a second key was taken over by both pods, and no socket closed"
@@ -222,9 +225,11 @@ rights() {
 kubectl version >/dev/null || fail "no cluster: set KUBECONFIG"
 say "building the clients"
 cargo build --locked --quiet --bin chat-api
-cargo test --locked --test it --no-run --message-format=json 2>/dev/null |
-  sed -n 's/.*"executable":"\([^"]*\/it-[^"]*\)".*/\1/p' | tail -n 1 >"$state/client"
-[ -s "$state/client" ] || fail "the client was not built: run 'cargo test --no-run'"
+for test in it chaos; do
+  cargo test --locked --test "$test" --no-run --message-format=json 2>/dev/null |
+    sed -n "s/.*\"executable\":\"\([^\"]*\/$test-[^\"]*\)\".*/\1/p" | tail -n 1 >"$state/$test"
+  [ -s "$state/$test" ] || fail "the client was not built: run 'cargo test --no-run'"
+done
 
 trap cleanup EXIT
 kubectl create namespace "$namespace" >/dev/null

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
+pub use self::report::Report;
 use self::{
     chart::Release,
     deployment::Deployment,
     front::{Front, Kind},
     pod::warnings,
-    report::Report,
 };
 use crate::{
     MACHINE, checker,
@@ -89,7 +89,7 @@ async fn roll_behind(kind: Kind) {
     let took = start.elapsed();
     progress(&load).await;
     let events = load.finish(PATIENCE).await;
-    let nodes = deployment.pods.iter().map(|pod| &pod.node);
+    let nodes = deployment.pods.iter().map(|pod| pod.node.public);
     let logs = load::logs(&SHAPE, nodes, pass(0).as_ref()).await;
     let verdict = checker::check(&events, &logs, Promise::default());
     let report = Report::of(&events, verdict, endings, took);

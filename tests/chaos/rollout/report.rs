@@ -49,6 +49,11 @@ impl Report {
         Self { verdict, endings, took, closes, refused, most_closed, most_opened, clients }
     }
 
+    /// The codes that sockets ended with.
+    pub fn closes(&self) -> impl Iterator<Item = Option<u16>> {
+        self.closes.keys().copied()
+    }
+
     /// Sockets that the drains closed.
     fn drained(&self) -> u64 {
         self.endings.iter().filter_map(|ending| ending.closed).sum()
