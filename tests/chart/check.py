@@ -348,7 +348,7 @@ def check_examples(renders):
     check("gateway: who may come in", [list(rule["from"][0]) for rule in rules["ingress"]] == [["namespaceSelector"]] * 2)
     ports = [[port["port"] for port in rule["ports"]] for rule in rules["egress"]]
     check("gateway: and where the pods may go", ports == [[53, 53], ["redis"], [443]], ports)
-    keys = [argument for argument in one(gateway, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"] if "*" in argument]
+    keys = [argument for argument in one(gateway, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"][6:] if "*" in argument]
     check("gateway: Redis' user has the keys of the prefix", keys == ["~{talk:*", "&{talk:*"], keys)
     check("gateway: no Ingress", not one(gateway, "Ingress") and one(gateway, "HTTPRoute"))
     for name, items in renders.items():
