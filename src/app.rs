@@ -103,8 +103,8 @@ impl App {
         self.management.local_addr().context("server.management_address")
     }
 
-    /// Serves until `shutdown`, then drains. A second `shutdown` skips to the end.
-    pub async fn run(self, signals: &mut Signals) -> anyhow::Result<()> {
+    /// Serves until `shutdown`, then drains. A second `shutdown` skips to the end. Returns what is left of the time for that.
+    pub async fn run(self, signals: &mut Signals) -> anyhow::Result<Duration> {
         let Self { config, public, management, service, readiness, metrics, cluster, tasks } = self;
         let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
         let hub = service.hub.clone();
@@ -164,7 +164,7 @@ impl App {
         if !tasks.stop(left()).await {
             tracing::warn!("some tasks had to be left");
         }
-        Ok(())
+        Ok(left())
     }
 }
 

@@ -182,9 +182,12 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("metrics")?);
-    let dropped = metrics.spans_dropped.clone();
+    let counters = telemetry::Counters {
+        spans_dropped: metrics.spans_dropped.clone(),
+        lines_suppressed: metrics.log_lines_suppressed.clone(),
+    };
     let telemetry =
-        telemetry::init(&config.log, &config.telemetry, &config.kubernetes, dropped).context("telemetry")?;
+        telemetry::init(&config.log, &config.telemetry, &config.kubernetes, counters).context("telemetry")?;
     let mut signals = Signals::new()?;
     let (redis, durability) = (config.redis.url.is_some(), config.redis.durability.as_str());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), redis, durability, "starting");
@@ -196,6 +199,6 @@ async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     };
     let outcome = outcome.await;
     // Last, as the drain's own spans and lines are worth keeping.
-    telemetry.shutdown().await;
-    outcome
+    telemetry.shutdown(*outcome.as_ref().unwrap_or(&Duration::MAX)).await;
+    outcome.map(drop)
 }

@@ -27,7 +27,7 @@ enum Form {
 }
 
 /// Alias, key and form. Of two for one key, the later beats the former, as OpenTelemetry has it.
-const ALIASES: [(&str, &str, Form); 13] = [
+const ALIASES: [(&str, &str, Form); 14] = [
     ("REDIS_URL", "redis.url", Form::Text),
     ("AUTH_ENABLED", "auth.enabled", Form::Flag),
     ("PORT", "server.address", Form::Port),
@@ -41,6 +41,7 @@ const ALIASES: [(&str, &str, Form); 13] = [
     ("OTEL_TRACES_SAMPLER_ARG", "telemetry.sampler_arg", Form::Text),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "telemetry.timeout", Form::Milliseconds),
     ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "telemetry.timeout", Form::Milliseconds),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "telemetry.queue", Form::Text),
 ];
 
 /// What the aliases say beyond the keys.
@@ -54,10 +55,10 @@ impl Aliases {
     /// Gives the loader what the aliases say.
     pub(super) fn read(env: &BTreeMap<String, String>, loader: &mut Loader) -> Self {
         for (name, key, form) in ALIASES {
-            let strongest = ALIASES.iter().rfind(|(other, same, _)| *same == key && env.contains_key(*other));
+            let strongest = ALIASES.iter().rfind(|(other, same, _)| *same == key && given(env, other).is_some());
             let beaten = strongest.is_some_and(|(other, ..)| *other != name);
-            if let Some(text) = env.get(name).filter(|_| !beaten) {
-                read_one(name, key, form, text.trim(), env, loader);
+            if let Some(text) = given(env, name).filter(|_| !beaten) {
+                read_one(name, key, form, text, env, loader);
             }
         }
         let disabled = env.get("OTEL_SDK_DISABLED").is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
@@ -65,9 +66,14 @@ impl Aliases {
     }
 }
 
+/// What a variable says. OpenTelemetry's say nothing when they are empty.
+fn given<'a>(env: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    env.get(name).map(|text| text.trim()).filter(|text| !(text.is_empty() && name.starts_with("OTEL_")))
+}
+
 fn exporter_off(env: &BTreeMap<String, String>, loader: &mut Loader) -> bool {
     const NAME: &str = "OTEL_TRACES_EXPORTER";
-    match env.get(NAME).map(|text| text.trim()) {
+    match given(env, NAME) {
         None | Some("otlp") => false,
         Some("none") => true,
         Some(other) => {

@@ -18,8 +18,9 @@ pub struct Telemetry {
     pub traces_endpoint: Option<String>,
     /// What the collector speaks.
     pub protocol: OtlpProtocol,
-    /// `service.name` of this service.
-    pub service_name: String,
+    /// `service.name` of this service; unset: that of `OTEL_RESOURCE_ATTRIBUTES`, or `chat-api`.
+    #[serde(deserialize_with = "value::optional")]
+    pub service_name: Option<String>,
     /// Which traces are kept.
     pub sampler: Sampler,
     /// The share that the `traceidratio` samplers keep, 0 to 1.
@@ -27,6 +28,8 @@ pub struct Telemetry {
     /// The longest one export may take.
     #[serde(with = "value::duration")]
     pub timeout: Duration,
+    /// Finished spans that may wait for an export; more are dropped and counted.
+    pub queue: usize,
 }
 
 impl Default for Telemetry {
@@ -35,10 +38,11 @@ impl Default for Telemetry {
             endpoint: None,
             traces_endpoint: None,
             protocol: OtlpProtocol::HttpProtobuf,
-            service_name: "chat-api".to_owned(),
+            service_name: None,
             sampler: Sampler::ParentBasedAlwaysOn,
             sampler_arg: 1.0,
             timeout: Duration::from_secs(10),
+            queue: 2048, // OpenTelemetry's default
         }
     }
 }

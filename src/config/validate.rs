@@ -205,9 +205,9 @@ impl Rules {
                 "http(s)://host[:port][/path], without user or query: credentials go into OTEL_EXPORTER_OTLP_HEADERS";
             self.require(endpoint.as_deref().is_none_or(is_endpoint), key, expected);
         }
-        self.require(!telemetry.service_name.trim().is_empty(), "telemetry.service_name", "a name");
         self.require((0.0..=1.0).contains(&telemetry.sampler_arg), "telemetry.sampler_arg", "a share from 0 to 1");
         self.positive(telemetry.timeout, "telemetry.timeout");
+        self.require((1..=100_000).contains(&telemetry.queue), "telemetry.queue", "1 to 100000 spans");
     }
 
     fn kubernetes(&mut self, kubernetes: &Kubernetes) {

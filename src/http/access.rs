@@ -33,10 +33,11 @@ pub(super) async fn check(
 
 fn refused(service: &Service, error: AuthError) -> Problem {
     service.metrics.auth_failure(error.reason()).inc();
-    match error {
+    let problem = match error {
         AuthError::KeysAway => Problem::new(ProblemCode::Unavailable, error.to_string()).retry_after(ISSUER_PATIENCE),
         _ => Problem::new(ProblemCode::Auth, error.to_string()),
-    }
+    };
+    problem.because(error.reason())
 }
 
 /// The answer to a request that the token's permissions do not cover.

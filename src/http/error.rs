@@ -46,6 +46,9 @@ pub struct Problem {
     /// Seconds until another try makes sense, where one does.
     #[serde(skip)]
     retry_after: u64,
+    /// What the code leaves open, for the log: a word from a closed list.
+    #[serde(skip)]
+    reason: Option<&'static str>,
 }
 
 impl Problem {
@@ -60,6 +63,7 @@ impl Problem {
             detail: detail.into(),
             outcome: None,
             retry_after: RETRY_AFTER_S,
+            reason: None,
         }
     }
 
@@ -71,6 +75,15 @@ impl Problem {
     pub(super) fn outcome(mut self, outcome: Outcome) -> Self {
         self.outcome = Some(outcome);
         self
+    }
+
+    pub(super) fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        self.reason
     }
 
     pub(super) fn code(&self) -> ProblemCode {

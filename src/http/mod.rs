@@ -35,6 +35,7 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
 };
+use tracing::{Instrument as _, Span, field};
 
 pub use self::{error::Problem, gate::Gate, socket::FrameRates};
 use crate::{
@@ -44,7 +45,7 @@ use crate::{
     metrics::Metrics,
     protocol::{MessageId, ProblemCode},
     shutdown::Tasks,
-    telemetry::trace::{self, TraceContext, Tracing},
+    telemetry::trace::{self, Tracing},
 };
 
 /// What the public routes work with.
@@ -94,14 +95,19 @@ impl Service {
         *self.origins.write() = Arc::new(origins);
     }
 
-    /// Sends a message on its way, whichever way it came in: timed and, if it is traced, inside its two spans, the second of which travels along.
-    async fn publish(&self, parent: Option<&TraceContext>, draft: Draft) -> Result<Option<MessageId>, PublishError> {
-        let received = self.tracing.receive(parent, &draft.room);
-        let span = trace::publish(&received, &draft.room, self.hub.broadcaster().system());
+    /// Sends a message on its way, whichever way it came in: timed and, if `received` is traced, inside a span of its own, which travels along.
+    async fn publish(&self, received: &Span, draft: Draft) -> Result<Option<MessageId>, PublishError> {
+        let (room, client_id) = (draft.room.clone(), draft.client);
+        let span = trace::publish(received, &room, draft.payload.get().len(), self.hub.broadcaster().system());
         let draft = Draft { trace: trace::context_of(&span), ..draft };
         let timer = self.metrics.publish_seconds.start_timer();
-        let result = self.hub.publish(draft).await;
+        let result = self.hub.publish(draft).instrument(span.clone()).await;
         timer.observe_duration();
+        span.in_scope(|| match &result {
+            Ok(id) => tracing::debug!(%room, %client_id, id = id.map(field::display), "published"),
+            Err(error @ PublishError::Gap { .. }) => tracing::debug!(%room, %client_id, %error, "not stored"),
+            Err(error) => tracing::warn!(%room, %client_id, %error, "a message was not stored; its sender is told"),
+        });
         match &result {
             Ok(Some(id)) => trace::published(&span, *id),
             Ok(None) => {}

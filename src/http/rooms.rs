@@ -13,6 +13,7 @@ use http_body_util::LengthLimitError;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use utoipa::{IntoResponses, ToSchema};
 
 use super::{
@@ -25,7 +26,7 @@ use crate::{
     broadcaster::{Counted, Draft, Publication, PublishError, Relation, Sender, Stamp, Stretch},
     hub::ConnectionLimits,
     protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, ProblemCode, Publish, RoomName, UserId},
-    telemetry::trace::TraceContext,
+    telemetry::trace::{self, TraceContext},
 };
 
 /// How long an `Idempotency-Key` is remembered.
@@ -155,6 +156,7 @@ pub(super) async fn publish(
     service.metrics.bytes_in.inc_by(message.payload.get().len() as u64);
     let parent = message.traceparent.as_deref().or_else(|| headers.get("traceparent")?.to_str().ok());
     let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
+    let span = service.tracing.receive(parent.as_ref(), &room, client);
     let draft = Draft {
         room,
         kind: message.kind.into_owned(),
@@ -166,7 +168,10 @@ pub(super) async fn publish(
         trace: None,
         received: Stamp::now(),
     };
-    let id = service.publish(parent.as_ref(), draft).await.map_err(|error| not_stored(&service, &error))?;
+    let stored = service.publish(&span, draft).instrument(span.clone()).await;
+    let id = stored
+        .map_err(|error| not_stored(&service, &error))
+        .inspect_err(|problem| trace::failed(&span, problem.code().as_str()))?;
     Ok((StatusCode::CREATED, Json(Published { id })).into_response())
 }
 

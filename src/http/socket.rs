@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tracing::{Instrument as _, Span};
 
 use super::{Service, joins::Joins};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     limits::{Bucket, Rate},
     metrics::Limit,
     protocol::{Close, Command, ErrorCode, Event, Frame, MessageId, Outcome, Publish, Refusal, RoomName, Token},
-    telemetry::trace::TraceContext,
+    telemetry::trace::{self, TraceContext},
 };
 
 /// What a refused publish is told to wait.
@@ -201,11 +202,29 @@ impl<'a> Socket<'a> {
         self.messages
     }
 
+    /// Everything that happens to the message here is in its span, if it is traced: a refusal too.
     async fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<Frame>, Refusal> {
+        let room = publish.room.clone().unwrap_or_else(|| self.room.clone());
+        let span = {
+            let own: Option<TraceContext> = publish.traceparent.as_deref().and_then(|text| text.parse().ok());
+            self.service.tracing.receive(own.as_ref().or(self.trace.as_ref()), &room, self.connection.id())
+        };
+        let answer = self.check_and_append(publish, room, &span).instrument(span.clone()).await;
+        if let Err(refusal) = &answer {
+            trace::failed(&span, refusal.code.as_str());
+        }
+        answer
+    }
+
+    async fn check_and_append(
+        &mut self,
+        publish: &Publish<'_>,
+        room: RoomName,
+        span: &Span,
+    ) -> Result<Option<Frame>, Refusal> {
         let reference = publish.reference.as_deref();
         let n = publish.count.map(|count| count.n);
         let refuse = |code, message: String| Refusal { n, ..Refusal::new(code, message, reference) };
-        let room = publish.room.clone().unwrap_or_else(|| self.room.clone());
         if !self.connection.permissions().publishes(&room) {
             return Err(refuse(ErrorCode::Forbidden, format!("you may not publish to `{room}`")));
         }
@@ -225,7 +244,7 @@ impl<'a> Socket<'a> {
         }
         self.attached.ready(&room).await; // its own message is to reach it
         let counted = self.counted(publish).map_err(|message| refuse(ErrorCode::InvalidMessage, message.into()))?;
-        match self.append(publish, room, counted).await {
+        match self.append(publish, room, counted, span).await {
             Ok(id) if reference.is_some() || n.is_some() => Ok(Some(Event::Ack { r#ref: reference, n, id }.frame())),
             Ok(_) => Ok(None),
             Err(error) => Err(not_stored(&error, reference, n)),
@@ -257,8 +276,8 @@ impl<'a> Socket<'a> {
         publish: &Publish<'_>,
         room: RoomName,
         counted: Option<Counted>,
+        span: &Span,
     ) -> Result<Option<MessageId>, PublishError> {
-        let own: Option<TraceContext> = publish.traceparent.as_deref().and_then(|text| text.parse().ok());
         let draft = Draft {
             room,
             kind: publish.kind.clone().into_owned(),
@@ -270,7 +289,7 @@ impl<'a> Socket<'a> {
             trace: None,
             received: Stamp::now(),
         };
-        self.service.publish(own.as_ref().or(self.trace.as_ref()), draft).await
+        self.service.publish(span, draft).await
     }
 }
 

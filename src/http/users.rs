@@ -17,6 +17,7 @@ use super::{
 use crate::{
     protocol::{ProblemCode, UserId},
     revocation,
+    telemetry::RECORD,
 };
 
 /// Longest that the log may take to have it.
@@ -65,7 +66,8 @@ pub(super) async fn revoke(
     }
     let Path(user) = user.map_err(|rejection| bad_request(rejection.body_text()))?;
     let user = UserId::new(&user).map_err(|error| bad_request(error.to_string()))?;
-    tracing::info!(user_id = %user, by = identity.user.as_ref().map_or("-", UserId::as_str), "revoking a user's tokens");
+    let by = identity.user.as_ref().map_or("-", UserId::as_str);
+    tracing::info!(target: RECORD, user_id = %user, by, "revoking a user's tokens");
     let revoked = revocation::revoke(&service.hub, &service.authenticator, user, identity.user);
     let revoked = timeout(DEADLINE, revoked).await.map_err(|_| unavailable("Redis did not answer in time".into()))?;
     revoked.map_err(|error| unavailable(error.to_string()))?;

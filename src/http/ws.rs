@@ -37,7 +37,10 @@ use crate::{
     hub::{Connection, Ending, Joined},
     metrics::Metrics,
     protocol::{ClientId, Close, Event, Frame, Limits, MessageId, Occupant, ProblemCode, RoomName, UserId},
-    telemetry::trace::TraceContext,
+    telemetry::{
+        RECORD,
+        trace::{self, TraceContext},
+    },
 };
 
 /// The kinds of sockets: messages and answers only; or many rooms, and told of everything.
@@ -107,9 +110,12 @@ pub(super) async fn room(
 }
 
 async fn respond(service: &Arc<Service>, room: Result<RoomName, Problem>, request: Request) -> Response {
+    let trace = traceparent(request.headers());
     let upgraded = async { upgrade(service, room?, request).await };
     upgraded.await.unwrap_or_else(|problem| {
+        let code = problem.code().as_str();
         service.metrics.upgrade_failure(problem.code()).inc();
+        trace::within(trace.as_ref(), || tracing::info!(code, reason = problem.reason(), "an upgrade was refused"));
         problem.into_response()
     })
 }
@@ -248,7 +254,7 @@ fn serve(
     let connection = Arc::new(connection);
     let opened = Instant::now();
     let user_id = connection.user().map_or("-", UserId::as_str);
-    tracing::info!(%client_id, user_id, %room, "connected");
+    trace::within(trace.as_ref(), || tracing::info!(target: RECORD, %client_id, user_id, %room, "connected"));
 
     let mut rooms = vec![RoomName::lobby()];
     rooms.retain(|lobby| connection.permissions().reads(lobby) && *lobby != room);
@@ -287,7 +293,7 @@ fn serve(
         note_end(&service.metrics, &connection, code, opened.elapsed());
         let user_id = connection.user().map_or("-", UserId::as_str);
         let seconds = opened.elapsed().as_secs_f64();
-        tracing::info!(%client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
+        tracing::info!(target: RECORD, %client_id, user_id, %room, code, reason = ?reason, seconds, messages, "disconnected");
     }
 }
 

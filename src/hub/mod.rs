@@ -334,7 +334,7 @@ impl Hub {
     /// Begins to deliver a batch; what it costs and how late it is counts once, whoever many get it.
     fn delivery<'a>(&'a self, room: &Room, batch: &'a Batch) -> Delivery<'a> {
         let spans = batch.traces.iter().map(|(remote, id)| trace::deliver(remote, &room.name, *id)).collect();
-        Delivery { metrics: &self.metrics, batch, begun: Instant::now(), _spans: spans }
+        Delivery { metrics: &self.metrics, batch, begun: Instant::now(), spans }
     }
 
     /// One write per member.
@@ -360,12 +360,16 @@ struct Delivery<'a> {
     metrics: &'a Metrics,
     batch: &'a Batch,
     begun: Instant,
-    _spans: Vec<Span>,
+    spans: Vec<Span>,
 }
 
 impl Delivery<'_> {
     fn done(self, members: usize) {
-        let Self { metrics, batch, begun, .. } = self;
+        let Self { metrics, batch, begun, spans } = self;
+        for span in spans {
+            trace::delivered(&span, members);
+            span.in_scope(|| tracing::debug!(members, "delivered"));
+        }
         metrics.deliver_seconds.observe(begun.elapsed().as_secs_f64());
         metrics.messages_out.inc_by((batch.messages * members) as u64);
         metrics.bytes_out.inc_by((batch.frame.wire_len() * members) as u64);

@@ -283,6 +283,11 @@ impl Metrics {
             "Finished spans that never reached the collector.",
             "do traces reach the collector?",
         ))?,
+            log_lines_suppressed: make.counter((
+            "log_lines_suppressed_total",
+            "Log lines that were not written, as too many like them were.",
+            "does something flood the log?",
+        ))?,
             kubernetes_calls: make.pairs(
                 (
                     "kubernetes_requests_total",

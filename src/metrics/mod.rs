@@ -72,6 +72,7 @@ pub struct Metrics {
     pub draining: IntGauge,
     pub drain_forced: IntCounter,
     pub spans_dropped: IntCounter,
+    pub log_lines_suppressed: IntCounter,
     kubernetes_calls: IntCounterVec,
 }
 

@@ -1,6 +1,6 @@
-//! How a log line is written: text or JSON, with the ids of the trace that it belongs to.
+//! How a log line is written: text or JSON, with the ids of the trace that it belongs to and the number of lines like it that were held back.
 //!
-//! Owns nothing of what is logged; the filter is the subscriber's.
+//! Owns nothing of what is logged: the filter is the subscriber's, the rate `flood`'s.
 
 use std::{fmt, io::IsTerminal as _};
 
@@ -15,6 +15,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::flood::Flood;
 use crate::config::LogFormat;
 
 /// Whether standard output may be coloured.
@@ -23,7 +24,7 @@ pub(super) fn coloured() -> bool {
 }
 
 /// Writes events to `writer`; one that cannot be written is gone, silently.
-pub(super) fn layer<S, W>(format: LogFormat, ansi: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+pub(super) fn layer<S, W>(format: LogFormat, ansi: bool, flood: Flood, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -32,50 +33,76 @@ where
     let layer = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(writer);
     match format {
         LogFormat::Text => {
-            let format = WithTrace { inner: Format::default().with_ansi(ansi), end: "\n", write: write_text };
+            let format = WithEnd { inner: Format::default().with_ansi(ansi), style: Style::Text, flood };
             layer.fmt_fields(DefaultFields::new()).event_format(format).boxed()
         }
         LogFormat::Json => {
             let json = Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
-            let format = WithTrace { inner: json, end: "}\n", write: write_json };
+            let format = WithEnd { inner: json, style: Style::Json, flood };
             layer.fmt_fields(JsonFields::new()).event_format(format).boxed()
         }
     }
 }
 
-/// A format whose lines end with the ids of the trace that they belong to, if any.
-struct WithTrace<F> {
+/// A format whose lines end with what the event itself does not know, if there is something.
+struct WithEnd<F> {
     inner: F,
-    /// How a line of `inner` ends, and where the ids go in.
-    end: &'static str,
-    write: fn(&mut Writer<'_>, Ids<'_>) -> fmt::Result,
+    style: Style,
+    flood: Flood,
 }
 
-/// The trace's id and the span's.
-type Ids<'a> = [&'a dyn fmt::Display; 2];
-
-fn write_text(writer: &mut Writer<'_>, [trace, span]: Ids<'_>) -> fmt::Result {
-    write!(writer, " trace_id={trace} span_id={span}")
+/// How a line ends, and what is added to it is written.
+#[derive(Debug, Clone, Copy)]
+enum Style {
+    Text,
+    Json,
 }
 
-fn write_json(writer: &mut Writer<'_>, [trace, span]: Ids<'_>) -> fmt::Result {
-    write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#)
+impl Style {
+    fn end(self) -> &'static str {
+        match self {
+            Self::Text => "\n",
+            Self::Json => "}\n",
+        }
+    }
+
+    fn ids(self, writer: &mut Writer<'_>, trace: impl fmt::Display, span: impl fmt::Display) -> fmt::Result {
+        match self {
+            Self::Text => write!(writer, " trace_id={trace} span_id={span}"),
+            Self::Json => write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#),
+        }
+    }
+
+    fn suppressed(self, writer: &mut Writer<'_>, lines: u64) -> fmt::Result {
+        match self {
+            Self::Text => write!(writer, " suppressed={lines}"),
+            Self::Json => write!(writer, r#","suppressed":{lines}"#),
+        }
+    }
 }
 
-impl<S, N, F> FormatEvent<S, N> for WithTrace<F>
+impl<S, N, F> FormatEvent<S, N> for WithEnd<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some((trace, span)) = current_ids() else { return self.inner.format_event(context, writer, event) };
+        let (ids, suppressed) = (current_ids(), self.flood.suppressed(event.metadata()));
+        if ids.is_none() && suppressed == 0 {
+            return self.inner.format_event(context, writer, event);
+        }
         let mut line = String::new();
         self.inner.format_event(context, Writer::new(&mut line), event)?;
-        let Some(line) = line.strip_suffix(self.end) else { return writer.write_str(&line) };
+        let Some(line) = line.strip_suffix(self.style.end()) else { return writer.write_str(&line) };
         writer.write_str(line)?;
-        (self.write)(&mut writer, [&trace, &span])?;
-        writer.write_str(self.end)
+        if suppressed > 0 {
+            self.style.suppressed(&mut writer, suppressed)?;
+        }
+        if let Some((trace, span)) = ids {
+            self.style.ids(&mut writer, trace, span)?;
+        }
+        writer.write_str(self.style.end())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Log lines to standard output, and traces to a collector where one is configured.
 //!
-//! Owns the process's one subscriber. The spans themselves are in `trace`, the way out in `otlp`, the form of a line in `logs`. Logs follow
-//! `log.filter`; spans do not, and never show up in the logs but for their ids.
+//! Owns the process's one subscriber. The spans themselves are in `trace`, the way out in `otlp`, the form of a line in `logs`, how many of a
+//! kind there may be in `flood`. Logs follow `log.filter`; spans do not, and never show up in the logs but for their ids.
 
+mod flood;
 mod logs;
 mod otlp;
 pub mod trace;
@@ -11,7 +12,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::{KeyValue, trace::TracerProvider as _};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
 use prometheus::IntCounter;
 use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_subscriber::{
@@ -24,7 +29,8 @@ use tracing_subscriber::{
 };
 use uuid::Uuid;
 
-use self::trace::Tracing;
+pub use self::flood::RECORD;
+use self::{flood::Flood, trace::Tracing};
 use crate::config::{Kubernetes, Log, Telemetry};
 
 /// The longest that the last spans may take to the collector.
@@ -39,10 +45,18 @@ pub struct Guard {
     provider: Option<SdkTracerProvider>,
 }
 
-/// Takes over logging and tracing for the whole process, once; a second call is an error. Spans that do not reach the collector are counted
-/// in `dropped`. Needs a Tokio runtime where traces are exported.
-pub fn init(log: &Log, telemetry: &Telemetry, kubernetes: &Kubernetes, dropped: IntCounter) -> anyhow::Result<Guard> {
-    let (dispatch, guard) = build(log, telemetry, kubernetes, dropped, logs::coloured(), std::io::stdout)?;
+/// What is counted here.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    /// Finished spans that never reached the collector.
+    pub spans_dropped: IntCounter,
+    /// Log lines that were not written, as too many like them were.
+    pub lines_suppressed: IntCounter,
+}
+
+/// Takes over logging and tracing for the whole process, once; a second call is an error. Needs a Tokio runtime where traces are exported.
+pub fn init(log: &Log, telemetry: &Telemetry, kubernetes: &Kubernetes, counters: Counters) -> anyhow::Result<Guard> {
+    let (dispatch, guard) = prepare(log, telemetry, kubernetes, counters)?;
     tracing::dispatcher::set_global_default(dispatch).context("logging was set up already")?;
     if let (Some(url), true) = (telemetry.traces_url(), guard.provider.is_some()) {
         tracing::info!(url, sampler = ?telemetry.sampler, "exporting traces");
@@ -50,11 +64,21 @@ pub fn init(log: &Log, telemetry: &Telemetry, kubernetes: &Kubernetes, dropped: 
     Ok(guard)
 }
 
+/// The same, taking nothing over yet: the subscriber counts only where it is made the default.
+pub fn prepare(
+    log: &Log,
+    telemetry: &Telemetry,
+    kubernetes: &Kubernetes,
+    counters: Counters,
+) -> anyhow::Result<(Dispatch, Guard)> {
+    build(log, telemetry, kubernetes, counters, logs::coloured(), std::io::stdout)
+}
+
 fn build<W>(
     log: &Log,
     telemetry: &Telemetry,
     kubernetes: &Kubernetes,
-    dropped: IntCounter,
+    counters: Counters,
     ansi: bool,
     writer: W,
 ) -> anyhow::Result<(Dispatch, Guard)>
@@ -62,10 +86,12 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(parse_filter(&log.filter)?);
-    let logs = logs::layer(log.format, ansi, writer).with_filter(filter.and(filter_fn(is_event)));
+    let flood = Flood::new(counters.lines_suppressed);
+    let wanted = filter.and(filter_fn(is_event)).and(flood.clone());
+    let logs = logs::layer(log.format, ansi, flood, writer).with_filter(wanted);
     let tracing = Tracing::new(telemetry);
     let provider = match tracing.is_on() {
-        true => otlp::provider(telemetry, resource(telemetry, kubernetes), dropped)?,
+        true => otlp::provider(telemetry, resource(telemetry, kubernetes), counters.spans_dropped)?,
         false => None,
     };
     // A list rather than an `Option`, whose `None` would have spans made for nobody.
@@ -105,21 +131,26 @@ where
         .with_filter(filter_fn(is_ours))
 }
 
-/// Who we are, beside what `OTEL_RESOURCE_ATTRIBUTES` says.
+/// Who we are: what the pod knows, then what `OTEL_RESOURCE_ATTRIBUTES` says, then the name that was given.
 fn resource(telemetry: &Telemetry, kubernetes: &Kubernetes) -> Resource {
     let instance = kubernetes.pod_uid.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+    let own = [
+        ("service.name", env!("CARGO_PKG_NAME").to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", instance),
+    ];
     let pod = [
         ("k8s.namespace.name", &kubernetes.namespace),
         ("k8s.pod.name", &kubernetes.pod_name),
         ("k8s.pod.uid", &kubernetes.pod_uid),
         ("k8s.node.name", &kubernetes.node_name),
     ];
-    let known = pod.into_iter().filter_map(|(key, value)| value.clone().map(|value| KeyValue::new(key, value)));
-    Resource::builder()
-        .with_service_name(telemetry.service_name.clone())
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .with_attribute(KeyValue::new("service.instance.id", instance))
-        .with_attributes(known)
+    let pod = pod.into_iter().filter_map(|(key, value)| value.clone().map(|value| (key, value)));
+    let given = telemetry.service_name.clone().map(|name| KeyValue::new("service.name", name));
+    Resource::builder_empty()
+        .with_attributes(own.into_iter().chain(pod).map(|(key, value)| KeyValue::new(key, value)))
+        .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())])
+        .with_attributes(given)
         .build()
 }
 
@@ -147,16 +178,14 @@ impl Guard {
         self.filter.clone()
     }
 
-    /// Sends the last spans to the collector; gives up after 2 seconds.
-    pub async fn shutdown(self) {
+    /// Sends the last spans to the collector. Gives up after `limit`, and in any case after 2 seconds.
+    pub async fn shutdown(self, limit: Duration) {
         let Some(provider) = self.provider else { return };
-        // Blocks for as long, so not on a thread that others need.
-        let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_DEADLINE));
-        match tokio::time::timeout(FLUSH_DEADLINE * 2, flush).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans did not reach the collector"),
-            Ok(Err(error)) => tracing::warn!(%error, "flushing the last spans failed"),
-            Err(_) => tracing::warn!("flushing the last spans took too long"),
+        let limit = limit.min(FLUSH_DEADLINE);
+        // Blocks for as long, so not on a thread that others need. What was lost, its processor tells.
+        let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit));
+        if let Err(error) = flush.await {
+            tracing::warn!(%error, "flushing the last spans failed");
         }
     }
 }

@@ -39,8 +39,6 @@ use crate::{
     https,
 };
 
-/// Finished spans that may wait for an export: the SDK's own default.
-const QUEUE: usize = 2048;
 /// The most of a collector's answer that is read.
 const ANSWER_BYTES: usize = 64 * 1024;
 /// The shortest time between two complaints about the collector.
@@ -55,10 +53,10 @@ pub(super) fn provider(
 ) -> anyhow::Result<Option<SdkTracerProvider>> {
     let Some(url) = telemetry.traces_url() else { return Ok(None) };
     let runtime = Handle::try_current().context("exporting traces needs a Tokio runtime")?;
-    let account = Arc::new(Account::new(url.clone(), dropped));
+    let account = Arc::new(Account::new(url.clone(), telemetry.queue, dropped));
     let inner = exporter(telemetry, &url, &account).with_context(|| format!("cannot export traces to {url}"))?;
     let exporter = Deadlined { inner: Arc::new(inner), runtime, deadline: telemetry.timeout, account: account.clone() };
-    let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).build();
+    let config = BatchConfigBuilder::default().with_max_queue_size(telemetry.queue).build();
     let inner = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
@@ -131,7 +129,7 @@ struct Deadlined<E> {
 impl<E: SpanExporter + 'static> SpanExporter for Deadlined<E> {
     fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
         let (inner, account, deadline, spans) = (self.inner.clone(), self.account.clone(), self.deadline, batch.len());
-        account.left(spans);
+        account.leave(spans);
         // Waited for by the thread that exports, and that thread by the provider's shutdown.
         // The deadline too is made on the runtime, whose timer it needs.
         let task = self.runtime.spawn(async move { timeout(deadline, inner.export(batch)).await });
@@ -141,7 +139,7 @@ impl<E: SpanExporter + 'static> SpanExporter for Deadlined<E> {
                 Ok(Err(_)) => Err(OTelSdkError::Timeout(deadline)),
                 Err(error) => Err(OTelSdkError::InternalFailure(error.to_string())),
             };
-            account.exported(spans, &result);
+            account.exported(&result);
             result
         }
     }
@@ -195,8 +193,12 @@ impl<P: SpanProcessor> SpanProcessor for Counted<P> {
 #[derive(Debug)]
 struct Account {
     url: String,
+    /// Most that may wait.
+    room: usize,
     /// In the queue.
     waiting: AtomicUsize,
+    /// In the export that is under way: there is one at a time.
+    leaving: AtomicUsize,
     dropped: IntCounter,
     outage: Mutex<Outage>,
 }
@@ -213,13 +215,14 @@ struct Outage {
 }
 
 impl Account {
-    fn new(url: String, dropped: IntCounter) -> Self {
-        Self { url, waiting: AtomicUsize::new(0), dropped, outage: Mutex::default() }
+    fn new(url: String, room: usize, dropped: IntCounter) -> Self {
+        let (waiting, leaving) = Default::default();
+        Self { url, room, waiting, leaving, dropped, outage: Mutex::default() }
     }
 
     /// A span ended. False: no room for it.
     fn enter(&self) -> bool {
-        let room = |waiting| (waiting < QUEUE).then_some(waiting + 1);
+        let room = |waiting| (waiting < self.room).then_some(waiting + 1);
         let entered = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
         if !entered {
             self.dropped.inc();
@@ -228,17 +231,23 @@ impl Account {
     }
 
     /// Spans were taken out of the queue, to be exported.
-    fn left(&self, spans: usize) {
+    fn leave(&self, spans: usize) {
         let rest = |waiting: usize| Some(waiting.saturating_sub(spans));
         let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        self.leaving.store(spans, Ordering::Relaxed);
     }
 
-    /// What is still in the queue stays there.
+    /// Nobody waits any longer for those in the queue and those under way.
     fn abandon(&self) {
-        self.dropped.inc_by(self.waiting.swap(0, Ordering::Relaxed) as u64);
+        let spans = self.waiting.swap(0, Ordering::Relaxed) + self.leaving.swap(0, Ordering::Relaxed);
+        self.dropped.inc_by(spans as u64);
+        if spans > 0 {
+            tracing::warn!(url = self.url, spans, "the last spans did not reach the collector in time");
+        }
     }
 
-    fn exported(&self, spans: usize, result: &OTelSdkResult) {
+    fn exported(&self, result: &OTelSdkResult) {
+        let spans = self.leaving.swap(0, Ordering::Relaxed);
         let Err(error) = result else {
             if std::mem::take(&mut self.outage.lock().failing) {
                 tracing::info!(url = self.url, "traces reach the collector again");

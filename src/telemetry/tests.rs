@@ -13,7 +13,7 @@ use tracing::Span;
 use super::*;
 use crate::{
     config::{LogFormat, OtlpProtocol, Sampler},
-    protocol::{MessageId, RoomName},
+    protocol::{ClientId, MessageId, RoomName},
     telemetry::trace::TraceContext,
 };
 
@@ -49,23 +49,24 @@ fn nowhere(protocol: OtlpProtocol) -> Telemetry {
     Telemetry { endpoint, protocol, timeout, ..Telemetry::default() }
 }
 
-fn dropped() -> IntCounter {
-    IntCounter::new("dropped", "Dropped.").unwrap()
+fn counters() -> Counters {
+    let counter = |name| IntCounter::new(name, "Counts.").unwrap();
+    Counters { spans_dropped: counter("dropped"), lines_suppressed: counter("suppressed") }
 }
 
 fn start(format: LogFormat, telemetry: &Telemetry) -> (Dispatch, Guard, Lines) {
     let (log, lines) = (Log { filter: "info".to_owned(), format }, Lines::default());
     let writer = lines.clone();
     let (dispatch, guard) =
-        build(&log, telemetry, &Kubernetes::default(), dropped(), false, move || writer.clone()).unwrap();
+        build(&log, telemetry, &Kubernetes::default(), counters(), false, move || writer.clone()).unwrap();
     (dispatch, guard, lines)
 }
 
 fn message_spans(tracing: &Tracing) -> [Span; 3] {
     let (room, id) = (RoomName::lobby(), MessageId { epoch: 1, seq: 2 });
     let parent: TraceContext = PARENT.parse().unwrap();
-    let received = tracing.receive(Some(&parent), &room);
-    let published = trace::publish(&received, &room, "redis");
+    let received = tracing.receive(Some(&parent), &room, ClientId::random());
+    let published = trace::publish(&received, &room, 7, "redis");
     let delivered = trace::deliver(&trace::context_of(&published).unwrap_or(parent), &room, Some(id));
     trace::published(&published, id);
     [received, published, delivered]
@@ -145,18 +146,19 @@ fn the_filter_can_be_changed_and_a_bad_one_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_collector_costs_spans_and_no_time() {
     for protocol in [OtlpProtocol::HttpProtobuf, OtlpProtocol::Grpc] {
-        let lost = dropped();
+        let counters = counters();
+        let lost = counters.spans_dropped.clone();
         let (log, telemetry, nobody) = (Log::default(), nowhere(protocol), Kubernetes::default());
-        let (dispatch, guard) = build(&log, &telemetry, &nobody, lost.clone(), false, std::io::sink).unwrap();
+        let (dispatch, guard) = build(&log, &telemetry, &nobody, counters, false, std::io::sink).unwrap();
         let (room, tracing) = (RoomName::lobby(), guard.tracing());
         let start = Instant::now();
         let traced = tracing::dispatcher::with_default(&dispatch, || {
-            (0..10_000).filter(|_| !tracing.receive(None, &room).is_disabled()).count()
+            (0..10_000).filter(|_| !tracing.receive(None, &room, ClientId::random()).is_disabled()).count()
         });
         assert_eq!(traced, 10_000);
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         let start = Instant::now();
-        guard.shutdown().await;
+        guard.shutdown(Duration::MAX).await;
         assert!(start.elapsed() < FLUSH_DEADLINE * 2, "{:?}", start.elapsed());
         assert_eq!(lost.get(), 10_000, "{protocol:?}");
     }

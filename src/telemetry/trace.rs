@@ -14,7 +14,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     config::{Sampler, Telemetry},
-    protocol::{MessageId, RoomName},
+    protocol::{ClientId, MessageId, RoomName},
 };
 
 /// The target of every span that is exported, and of nothing else.
@@ -149,10 +149,10 @@ impl Tracing {
         }
     }
 
-    /// A message came in from a client, perhaps with that client's trace context: the root of everything that happens to it here.
-    /// No span if it is not traced.
+    /// A message came in from a client, perhaps with that client's trace context: everything that happens to it here happens inside this span.
+    /// None if it is not traced.
     #[must_use]
-    pub fn receive(&self, parent: Option<&TraceContext>, room: &RoomName) -> Span {
+    pub fn receive(&self, parent: Option<&TraceContext>, room: &RoomName, client: ClientId) -> Span {
         if !self.samples(parent) {
             return Span::none();
         }
@@ -167,6 +167,7 @@ impl Tracing {
             "messaging.operation.name" = "receive",
             "messaging.operation.type" = "receive",
             "messaging.destination.name" = room.as_str(),
+            "messaging.client.id" = %client,
         );
         if let Some(parent) = parent {
             continue_from(&span, parent);
@@ -182,9 +183,9 @@ fn falls_into(share: f64, parent: &TraceContext) -> bool {
     share >= 1.0 || value < (share * (1_u64 << 63) as f64) as u64
 }
 
-/// The message goes to its room's log, which `system` keeps. No span unless `parent` is one of ours.
+/// The message, whose payload has so many bytes, goes to its room's log, which `system` keeps. No span unless `parent` is one of ours.
 #[must_use]
-pub fn publish(parent: &Span, room: &RoomName, system: &'static str) -> Span {
+pub fn publish(parent: &Span, room: &RoomName, bytes: usize, system: &'static str) -> Span {
     if parent.metadata().is_none_or(|metadata| metadata.target() != TARGET) {
         return Span::none();
     }
@@ -199,6 +200,7 @@ pub fn publish(parent: &Span, room: &RoomName, system: &'static str) -> Span {
         "messaging.operation.name" = "publish",
         "messaging.operation.type" = "send",
         "messaging.destination.name" = room.as_str(),
+        "messaging.message.body.size" = bytes,
         "messaging.message.id" = field::Empty,
     )
 }
@@ -220,6 +222,7 @@ pub fn deliver(publisher: &TraceContext, room: &RoomName, id: Option<MessageId>)
         "messaging.operation.type" = "process",
         "messaging.destination.name" = room.as_str(),
         "messaging.message.id" = id.map(field::display),
+        "chat.members" = field::Empty,
     );
     continue_from(&span, publisher);
     span
@@ -228,6 +231,17 @@ pub fn deliver(publisher: &TraceContext, room: &RoomName, id: Option<MessageId>)
 /// The log has the message: adds its position to its `chat.publish` span.
 pub fn published(span: &Span, id: MessageId) {
     span.record("messaging.message.id", field::display(id));
+}
+
+/// So many members have the message: adds it to its `chat.deliver` span.
+pub fn delivered(span: &Span, members: usize) {
+    span.record("chat.members", members);
+}
+
+/// Runs `work` so that the lines it logs carry the ids of a trace that is kept, away from the spans themselves.
+pub fn within<T>(context: Option<&TraceContext>, work: impl FnOnce() -> T) -> T {
+    let _attached = context.filter(|context| context.sampled).map(|context| context.remote().attach());
+    work()
 }
 
 /// What the span stands for failed. `reason` is one word from a closed set.

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{
     Chat, Client, Over, chat_api,
     client::Offer,
-    collector::Collector,
+    collector::{Collector, Otlp},
     eventually, http, run,
     token::{SECRET, Signer, claims},
 };
@@ -16,14 +16,14 @@ const PATH: &str = "/api/chat-api/ws/general";
 
 #[tokio::test]
 async fn logs_metrics_and_spans_hold_no_secret_and_no_word_of_the_chat() {
-    let collector = Collector::start().await;
+    let collector = Collector::start(Otlp::Http).await;
     let chat = Chat::start_with(Over::Redis, |node| {
-        node.env("AUTH_ENABLED", "true")
+        collector
+            .configure(node)
+            .env("AUTH_ENABLED", "true")
             .env("CHAT_AUTH__SECRET", SECRET)
             .env("CHAT_AUTH__QUERY_TOKEN", "true")
             .env("CHAT_LOG__FILTER", "info,chat_api=trace")
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
-            .env("OTEL_BSP_SCHEDULE_DELAY", "50")
             .env("CHAT_LIMITS__OUTBOX_AGE", "1s")
     })
     .await;

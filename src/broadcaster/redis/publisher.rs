@@ -30,6 +30,7 @@ use crate::{
     metrics::Metrics,
     protocol::{Count, MessageId, RoomName},
     shutdown::Tasks,
+    telemetry::trace,
 };
 
 /// Messages that may wait for one task; the next is refused.
@@ -212,7 +213,10 @@ impl Worker {
         } else {
             self.connection = Some((link, Instant::now()));
         }
-        Some(results.into_iter().map(|reply| reply.map_or_else(|error| Err(failure(&error)), outcome)).collect())
+        let outcome_of = |(reply, request): (Result<Reply, _>, &Request)| {
+            trace::within(request.draft.trace.as_ref(), || reply.map_or_else(|error| Err(failure(&error)), outcome))
+        };
+        Some(results.into_iter().zip(&*batch).map(outcome_of).collect())
     }
 
     /// Gives each message of a batch its turn, the one it had if it was sent before.

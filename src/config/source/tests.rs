@@ -127,12 +127,17 @@ fn opentelemetry_names_mean_what_opentelemetry_says() {
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "nobody's business"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "77"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "nobody's business"),
     ];
     let telemetry = good("", &env).telemetry;
     assert_eq!((telemetry.sampler, telemetry.sampler_arg), (Sampler::ParentBasedTraceIdRatio, 0.25));
-    assert_eq!((telemetry.service_name.as_str(), telemetry.timeout.as_millis()), ("42", 1500));
+    assert_eq!((telemetry.service_name.as_deref(), telemetry.timeout.as_millis()), (Some("42"), 1500));
+    assert_eq!((telemetry.queue, good("", &[("OTEL_SERVICE_NAME", "")]).telemetry.service_name), (77, None));
     assert_eq!(telemetry.protocol, OtlpProtocol::Grpc);
+    let empty = ["OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER", "OTEL_BSP_MAX_QUEUE_SIZE"].map(|name| (name, ""));
+    assert_eq!(good("", &empty).telemetry.sampler, Sampler::ParentBasedAlwaysOn, "empty is not set");
+    assert_eq!(url(&[base, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", " ")]), url(&[base]));
     let line = only("", &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
     assert!(line.contains("OTEL_EXPORTER_OTLP_PROTOCOL") && line.contains("grpc, http/protobuf"), "{line}");
 }
