@@ -1,5 +1,5 @@
 //! What a delivery costs, counted rather than timed, so that no other load on the machine changes it: no allocation, no poll of the
-//! member's task, no more than one write per flush.
+//! member's task, no more than one write per flush; and nothing more for traces that are not kept.
 //!
 //! The hub runs here, in memory and over real sockets, on the test's own thread: allocations are counted per thread, and between two steps
 //! of a test nothing else happens. Publications are pushed and flushed apart, as they come from Redis, where the size of a flush matters.
@@ -19,17 +19,20 @@ use std::{
 };
 
 use chat_api::{
+    app::App,
     auth::Identity,
     broadcaster::{Draft, Outlet as _, Prepared, Stamp},
-    config::Config,
+    config::{Config, Kubernetes, Log, Sampler, Telemetry},
     hub::{Connection, ConnectionLimits, Hub, Receive},
     metrics::Metrics,
     protocol::{ClientId, RoomName},
-    shutdown::{Readiness, Tasks},
+    shutdown::{Readiness, Signals, Tasks},
+    telemetry::{self, Counters, Guard},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::value::RawValue;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Runtime,
     task::yield_now,
     time::{sleep, timeout},
@@ -47,6 +50,8 @@ const INLINE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages after which every buffer has its size.
 const WARM_UP: usize = 8;
+/// Messages of which the cheapest is what one costs.
+const ROUNDS: usize = 20;
 
 #[test]
 fn a_delivery_allocates_nothing() {
@@ -95,6 +100,141 @@ fn a_flush_is_one_write_to_each_member() {
         assert_eq!(hall.writes() - before, MANY, "writes for {messages} messages");
         hall.read(messages);
     }
+}
+
+const MESSAGE: &str = r#"{"payload":{"text":"to everybody here"},"ref":"x"}"#;
+/// The same from a client that does not keep its trace.
+const NOT_KEPT: &str = r#"{"payload":{"text":"to everybody here"},"ref":"x","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}"#;
+
+/// From the client's frame to what its socket reads: a message that is not traced costs what it does where tracing is off.
+#[test]
+fn a_message_that_is_not_traced_costs_nothing_for_it() {
+    let off = Telemetry::default();
+    let on = |sampler, sampler_arg| {
+        let endpoint = Some("http://127.0.0.1:9".to_owned()); // nobody is there: what is made is counted as dropped
+        Telemetry { endpoint, sampler, sampler_arg, ..Telemetry::default() }
+    };
+    let (without, none) = Front::costs(&off);
+    assert_eq!(none, 0, "spans");
+    for (sampler, arg) in [
+        (Sampler::ParentBasedAlwaysOff, 0.0),
+        (Sampler::ParentBasedTraceIdRatio, 0.0),
+        (Sampler::TraceIdRatio, 0.01), // an id that is not in the share; without one it is not asked
+    ] {
+        let frames = if sampler == Sampler::TraceIdRatio { 1.. } else { 0.. };
+        let (costs, spans) = Front::costs_of(&on(sampler, arg), frames.clone());
+        assert_eq!((&costs[..], spans), (&without[frames], 0), "{sampler:?}: allocations and their bytes, and spans");
+    }
+    let (costs, spans) = Front::costs(&on(Sampler::AlwaysOn, 1.0));
+    assert!(costs.iter().zip(&without).all(|(with, without)| with > without), "{costs:?} {without:?}");
+    assert_eq!(spans, 3 * 2 * (WARM_UP + ROUNDS) as u64, "and one that is has its three spans");
+}
+
+/// A batch without a traced message, as it comes from Redis, on a node that exports traces.
+#[test]
+fn a_delivery_that_is_not_traced_costs_nothing_for_it() {
+    let deliver = |hall: &Hall| {
+        hall.publish(1);
+        hall.flush(1);
+    };
+    let without = allocations(FEW, deliver);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let endpoint = Some("http://127.0.0.1:9".to_owned());
+    let (dispatch, _guard, _) = prepare(&runtime, &Telemetry { endpoint, ..Telemetry::default() });
+    assert_eq!(tracing::dispatcher::with_default(&dispatch, || allocations(FEW, deliver)), without);
+}
+
+/// A subscriber for this test alone, and what it drops.
+fn prepare(runtime: &Runtime, telemetry: &Telemetry) -> (tracing::Dispatch, Guard, Counters) {
+    let _runtime = runtime.enter();
+    let metrics = Metrics::new().expect("metrics");
+    let (spans_dropped, lines_suppressed) = (metrics.spans_dropped.clone(), metrics.log_lines_suppressed.clone());
+    let counters = Counters { spans_dropped, lines_suppressed };
+    let log = Log { filter: "error".to_owned(), ..Log::default() };
+    let prepared = telemetry::prepare(&log, telemetry, &Kubernetes::default(), counters.clone());
+    let (dispatch, guard) = prepared.expect("it is in order");
+    (dispatch, guard, counters)
+}
+
+/// A whole node, and a client of it, on one thread.
+struct Front {
+    runtime: Runtime,
+    socket: tokio::net::TcpStream,
+    answer: [u8; 4096],
+}
+
+impl Front {
+    /// What each kind of message costs, and how many spans were made for all of them.
+    fn costs(telemetry: &Telemetry) -> (Vec<(u64, u64)>, u64) {
+        Self::costs_of(telemetry, 0..)
+    }
+
+    fn costs_of(telemetry: &Telemetry, frames: std::ops::RangeFrom<usize>) -> (Vec<(u64, u64)>, u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (dispatch, guard, counters) = prepare(&runtime, telemetry);
+        tracing::dispatcher::with_default(&dispatch, || {
+            let mut front = Self::open(runtime, &guard);
+            let costs = [MESSAGE, NOT_KEPT][frames].iter().map(|text| front.cost(&frame(text))).collect();
+            front.runtime.block_on(guard.shutdown(PATIENCE));
+            (costs, counters.spans_dropped.get())
+        })
+    }
+
+    fn open(runtime: Runtime, guard: &Guard) -> Self {
+        let mut config = Config::default();
+        let anywhere = (Ipv4Addr::LOCALHOST, 0).into();
+        (config.server.address, config.server.management_address) = (anywhere, anywhere);
+        (config.limits.messages_per_second, config.limits.bytes_per_second) = (0, 0);
+        let socket = runtime.block_on(async {
+            let metrics = Arc::new(Metrics::new().expect("metrics"));
+            let app = App::build(config, metrics, guard.tracing()).await.expect("it starts");
+            let address = app.public_addr().expect("bound");
+            let mut signals = Signals::new().expect("signals");
+            let socket = async {
+                let socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
+                let request = format!("ws://{address}/api/chat-api/ws/hall");
+                let (socket, _) = tokio_tungstenite::client_async(request, socket).await.expect("let in");
+                socket.into_inner()
+            };
+            // What it runs goes on without it.
+            tokio::select! {
+                _ = app.run(&mut signals) => unreachable!("nobody stops it"),
+                socket = socket => socket,
+            }
+        });
+        Self { runtime, socket, answer: [0; 4096] }
+    }
+
+    /// Allocations and their bytes for one message, there and back.
+    fn cost(&mut self, frame: &[u8]) -> (u64, u64) {
+        (0..WARM_UP).for_each(|_| self.exchange(frame));
+        let cost = |_| {
+            let allocated = allocation_counter::measure(|| self.exchange(frame));
+            (allocated.count_total, allocated.bytes_total)
+        };
+        // Now and then a task of the node's own has its turn in between.
+        (0..ROUNDS).map(cost).min().expect("some")
+    }
+
+    /// Until the message and its ack are here.
+    fn exchange(&mut self, frame: &[u8]) {
+        let Self { runtime, socket, answer } = self;
+        let exchange = async {
+            socket.write_all(frame).await.expect("the socket is open");
+            let mut read = 0;
+            while !(answer[..read].ends_with(b"}") && answer[..read].windows(5).any(|word| word == b"\"ack\"")) {
+                read += socket.read(&mut answer[read..]).await.expect("the socket is open");
+            }
+        };
+        runtime.block_on(async { timeout(PATIENCE, exchange).await.expect("an answer in time") });
+    }
+}
+
+/// A client's text frame, its mask all zero.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a short text");
+    let head = if length < 126 { vec![0x80 | length as u8] } else { [&[0xfe][..], &length.to_be_bytes()].concat() };
+    [&[0x81][..], &head, &[0; 4], text.as_bytes()].concat()
 }
 
 /// A room full of members that only listen.

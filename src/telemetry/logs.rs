@@ -88,7 +88,10 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let (ids, suppressed) = (current_ids(), self.flood.suppressed(event.metadata()));
+        // Nothing written is no line. A filter of the layer could not say so: `tracing-subscriber` loses count of those that
+        // change their mind over the event itself.
+        let Some(suppressed) = self.flood.admit(event.metadata()) else { return Ok(()) };
+        let ids = current_ids();
         if ids.is_none() && suppressed == 0 {
             return self.inner.format_event(context, writer, event);
         }

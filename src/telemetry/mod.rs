@@ -87,8 +87,7 @@ where
 {
     let (filter, handle) = reload::Layer::new(parse_filter(&log.filter)?);
     let flood = Flood::new(counters.lines_suppressed);
-    let wanted = filter.and(filter_fn(is_event)).and(flood.clone());
-    let logs = logs::layer(log.format, ansi, flood, writer).with_filter(wanted);
+    let logs = logs::layer(log.format, ansi, flood, writer).with_filter(filter.and(filter_fn(is_event)));
     let tracing = Tracing::new(telemetry);
     let provider = match tracing.is_on() {
         true => otlp::provider(telemetry, resource(telemetry, kubernetes), counters.spans_dropped)?,

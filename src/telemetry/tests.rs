@@ -55,10 +55,14 @@ fn counters() -> Counters {
 }
 
 fn start(format: LogFormat, telemetry: &Telemetry) -> (Dispatch, Guard, Lines) {
-    let (log, lines) = (Log { filter: "info".to_owned(), format }, Lines::default());
+    start_counting(format, telemetry, counters())
+}
+
+fn start_counting(format: LogFormat, telemetry: &Telemetry, counters: Counters) -> (Dispatch, Guard, Lines) {
+    let (log, lines) = (Log { filter: "info,chat_api=debug".to_owned(), format }, Lines::default());
     let writer = lines.clone();
     let (dispatch, guard) =
-        build(&log, telemetry, &Kubernetes::default(), counters(), false, move || writer.clone()).unwrap();
+        build(&log, telemetry, &Kubernetes::default(), counters, false, move || writer.clone()).unwrap();
     (dispatch, guard, lines)
 }
 
@@ -128,16 +132,57 @@ async fn lines_within_a_span_name_its_trace() {
     });
 }
 
+/// One place floods; the others, the record and what was asked for do not suffer for it.
+#[test]
+fn a_flood_is_held_back_and_counted() {
+    const FLOOD: u64 = 1000;
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let counters = counters();
+        let suppressed = counters.lines_suppressed.clone();
+        let (dispatch, _guard, lines) = start_counting(format, &Telemetry::default(), counters);
+        tracing::dispatcher::with_default(&dispatch, || {
+            let flood = || tracing::warn!("a flood");
+            let begun = Instant::now();
+            (0..FLOOD).for_each(|_| flood());
+            let seconds = begun.elapsed().as_secs();
+            let written = lines.take().lines().count() as u64;
+            assert!((10..=11 + seconds).contains(&written), "{written}");
+            let held_back = FLOOD - written;
+            assert_eq!(suppressed.get(), held_back);
+
+            tracing::warn!("of another place");
+            (0..FLOOD).for_each(|_| tracing::info!(target: RECORD, "somebody came"));
+            (0..FLOOD).for_each(|_| tracing::debug!("asked for"));
+            assert_eq!((lines.take().lines().count() as u64, suppressed.get()), (1 + 2 * FLOOD, held_back));
+
+            // The next line of the place says what was held back before it.
+            let next = loop {
+                std::thread::sleep(Duration::from_millis(100));
+                flood();
+                let text = lines.take();
+                if !text.is_empty() {
+                    break text;
+                }
+            };
+            let expected = match format {
+                LogFormat::Text => format!(" a flood suppressed={}\n", suppressed.get()),
+                LogFormat::Json => format!(",\"suppressed\":{}}}\n", suppressed.get()),
+            };
+            assert!(next.ends_with(&expected), "{next} {expected}");
+        });
+    }
+}
+
 #[test]
 fn the_filter_can_be_changed_and_a_bad_one_is_refused() {
     let (dispatch, guard, lines) = start(LogFormat::Text, &Telemetry::default());
     tracing::dispatcher::with_default(&dispatch, || {
-        tracing::debug!("before");
-        guard.log_filter().set("warn,chat_api=debug").unwrap();
-        tracing::debug!("after");
+        tracing::trace!("before");
+        guard.log_filter().set("warn,chat_api=trace").unwrap();
+        tracing::trace!("after");
         let error = guard.log_filter().set("chat_api=loud").unwrap_err().to_string();
         assert!(error.contains("chat_api=loud"), "{error}");
-        tracing::debug!("still");
+        tracing::trace!("still");
     });
     let lines = lines.take();
     assert!(!lines.contains("before") && lines.contains("after") && lines.contains("still"), "{lines}");

@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod issuer;
 mod limits;
+mod logs;
 mod memory;
 mod operations;
 mod order;

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use crate::support::{
     Client, Node,
     client::Offer,
+    eventually,
     token::{SECRET, Signer, claims},
 };
 
@@ -46,6 +47,17 @@ async fn open(node: &Node, signer: &Signer, user: &str) -> Result<Client, u16> {
     Client::open(node.public, PATH, offer).await.map_err(|refused| refused.status)
 }
 
+/// A message by request, for which there is a line at `debug`.
+async fn say_elsewhere(node: &Node, signer: &Signer) {
+    let token = format!("Bearer {}", signer.token(&claims("alice")));
+    let path = "/api/chat-api/rooms/elsewhere/messages";
+    assert_eq!(node.post(path, r#"{"payload":"hi"}"#, &[("authorization", &token)]).await.status, 201);
+}
+
+fn published(node: &Node) -> Option<serde_json::Value> {
+    node.line(|line| line["level"] == "DEBUG" && line["message"] == "published")
+}
+
 #[tokio::test]
 async fn keys_origins_and_the_log_filter_change_without_a_dropped_socket() {
     let [old, new] = ["old", "new"].map(|kid| Signer::pair(jsonwebtoken::Algorithm::ES256, kid));
@@ -67,6 +79,7 @@ async fn keys_origins_and_the_log_filter_change_without_a_dropped_socket() {
         .start()
         .await;
     assert_eq!(open(&node, &old, "alice").await.err(), Some(403), "of another origin");
+    say_elsewhere(&node, &old).await;
 
     // Another origin, another filter, a second key: everybody stays.
     let second = config("https://new.example", "info,chat_api=debug");
@@ -80,6 +93,9 @@ async fn keys_origins_and_the_log_filter_change_without_a_dropped_socket() {
     let shadowed =
         node.line(|line| line["message"].as_str().is_some_and(|text| text.contains("environment sets them")));
     assert_eq!(shadowed.expect("told of it")["keys"], "limits.rooms");
+    assert!(published(&node).is_none(), "not by the first filter");
+    say_elsewhere(&node, &old).await;
+    eventually("the new filter is in force", || async { published(&node).is_some() }).await;
 
     // Mistakes are refused as a whole, told and counted.
     let third = config("nonsense", "info");
