@@ -39,7 +39,10 @@ async fn everybody_who_comes_and_goes_has_a_line() {
     for (came, went) in came.iter().zip(&went) {
         assert_eq!((&came["level"], &came["target"]), (&json!("INFO"), &json!("chat_api::record")));
         assert_eq!((&went["level"], &went["target"]), (&came["level"], &came["target"]));
-        assert_eq!((&came["client_id"], &came["user_id"], &came["room"]), (&went["client_id"], &json!("-"), &json!("general")));
+        assert_eq!(
+            (&came["client_id"], &came["user_id"], &came["room"]),
+            (&went["client_id"], &json!("-"), &json!("general"))
+        );
         assert_eq!((&went["user_id"], &went["room"], &went["code"]), (&json!("-"), &json!("general"), &json!(1000)));
         assert!(went["reason"].is_string() && went["seconds"].as_f64().expect("a number") < 60.0, "{went}");
     }
