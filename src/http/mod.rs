@@ -3,6 +3,7 @@
 mod access;
 mod address;
 mod error;
+mod files;
 pub mod gate;
 pub mod health;
 mod joins;
@@ -124,6 +125,7 @@ impl Service {
 /// - `GET /api/chat-api/rooms/{room}/presence`: who is there
 /// - `DELETE /api/chat-api/users/{user}/connections`: take their access away
 /// - `GET /api/chat-api/openapi.json`: this, for programs
+/// - `GET /api/chat-api/client.js`, `…/client.d.ts`: the client
 /// - `GET /`, `GET /assets/…`: the page
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
@@ -160,6 +162,7 @@ fn rest(service: &Arc<Service>) -> Router<Arc<Service>> {
         .route("/api/chat-api/rooms/{room}/messages", get(rooms::history).post(rooms::publish))
         .route("/api/chat-api/rooms/{room}/presence", get(presence::presence))
         .route("/api/chat-api/users/{user}/connections", delete(users::revoke))
+        .merge(page::client())
         .method_not_allowed_fallback(not_allowed) // inside: what a browser asks first is answered by the layer
         .layer(cors)
 }

@@ -1,49 +1,50 @@
-//! The chat page: static files in the binary, under a strict content security policy.
+//! The chat page under a strict content security policy, and the client that it is built on.
 
 use axum::{
     Router,
     extract::Path,
-    http::header,
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse as _, Response},
     routing::get,
 };
 
-use super::Problem;
+use super::{
+    Problem,
+    files::{CSS, HTML, JS, SVG, TYPES, file},
+};
 use crate::protocol::ProblemCode;
 
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const JS: &str = "text/javascript; charset=utf-8";
-const SVG: &str = "image/svg+xml";
 /// Nothing but our own files, and nobody may frame the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `/` and `/assets/…`.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let index = || async { file(HTML, include_str!("page/index.html")) };
+    let index = async |headers: HeaderMap| strict(file(&headers, HTML, include_str!("page/index.html")));
     Router::new().route("/", get(index)).route("/assets/{name}", get(asset))
 }
 
-async fn asset(Path(name): Path<String>) -> Response {
-    match name.as_str() {
-        "chat.js" => file(JS, include_str!("page/chat.js")),
-        "rows.js" => file(JS, include_str!("page/rows.js")),
-        "store.js" => file(JS, include_str!("page/store.js")),
-        "connection.js" => file(JS, include_str!("page/connection.js")),
-        "chat.css" => file(CSS, include_str!("page/chat.css")),
-        "icon.svg" => file(SVG, include_str!("page/icon.svg")),
-        _ => Problem::new(ProblemCode::NotFound, "the page has no such file").into_response(),
-    }
+/// For other pages too: `client.js` and `client.d.ts`.
+pub(super) fn client<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let script = async |headers: HeaderMap| file(&headers, JS, include_str!("client/client.js"));
+    let types = async |headers: HeaderMap| file(&headers, TYPES, include_str!("client/client.d.ts"));
+    Router::new().route("/api/chat-api/client.js", get(script)).route("/api/chat-api/client.d.ts", get(types))
 }
 
-fn file(content_type: &'static str, body: &'static str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, content_type),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (headers, body).into_response()
+async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let (content_type, body) = match name.as_str() {
+        "chat.js" => (JS, include_str!("page/chat.js")),
+        "rows.js" => (JS, include_str!("page/rows.js")),
+        "store.js" => (JS, include_str!("page/store.js")),
+        "connection.js" => (JS, include_str!("page/connection.js")),
+        "chat.css" => (CSS, include_str!("page/chat.css")),
+        "icon.svg" => (SVG, include_str!("page/icon.svg")),
+        _ => return Problem::new(ProblemCode::NotFound, "the page has no such file").into_response(),
+    };
+    strict(file(&headers, content_type, body))
+}
+
+fn strict(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
 }

@@ -12,6 +12,7 @@ mod acl;
 mod auth;
 mod bench;
 mod chart;
+mod client;
 mod drain;
 mod e2e;
 mod exactly_once;

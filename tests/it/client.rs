@@ -1,0 +1,207 @@
+//! `client.js` in Node against real nodes. What it does and checks is in tests/page/client.mjs; here is what happens to it meanwhile.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, Command, Stdio},
+    time::Duration,
+};
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::support::{
+    Chat, Node, Over, Redis, Signer,
+    proxy::{Proxy, Which},
+    redis::free_port,
+    repository,
+    token::{SECRET, claims},
+};
+
+/// Longest between two steps of a script.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A scenario under way.
+struct Script {
+    child: Child,
+    stdin: ChildStdin,
+    lines: mpsc::UnboundedReceiver<String>,
+    output: Vec<String>,
+}
+
+impl Script {
+    fn start(scenario: &str, urls: &[String]) -> Self {
+        let mut command = Command::new("node");
+        command.arg(repository("tests/page/client.mjs")).arg(repository("src/http/client/client.js"));
+        command.arg(scenario).args(urls).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("node is installed: run `make tools`");
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (sender, lines) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
+        });
+        Self { child, stdin, lines, output: Vec::new() }
+    }
+
+    /// What it asks for next; `None`: it has passed.
+    async fn asks(&mut self) -> Option<String> {
+        loop {
+            let line = timeout(PATIENCE, self.lines.recv()).await;
+            let Some(line) = line.unwrap_or_else(|_| panic!("it waits:\n{}", self.output.join("\n"))) else { break };
+            if let Some(what) = line.strip_prefix("? ") {
+                return Some(what.to_owned());
+            }
+            self.output.push(line);
+        }
+        let (status, output) = (self.child.wait().expect("a child"), self.output.join("\n"));
+        assert!(status.success() && output == "passed", "{status}\n{output}");
+        None
+    }
+
+    /// It is done.
+    fn answer(&mut self, answer: &Value) {
+        writeln!(self.stdin, "{answer}").expect("it listens");
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn url(address: impl std::fmt::Display) -> String {
+    format!("http://{address}")
+}
+
+/// Plays a scenario that asks for nothing.
+async fn play(scenario: &str, nodes: &[Node]) {
+    let mut script = Script::start(scenario, &nodes.iter().map(|node| url(node.public)).collect::<Vec<_>>());
+    assert_eq!(script.asks().await, None);
+}
+
+#[tokio::test]
+async fn two_chats_over_two_nodes() {
+    play("conversation", &Chat::start(Over::Redis).await.nodes).await;
+}
+
+#[tokio::test]
+async fn slow_callbacks_leave_the_rest_to_the_log() {
+    play("slow", &Chat::start_with(Over::Local, |node| node.env("CHAT_HISTORY__MESSAGES", "5000")).await.nodes).await;
+}
+
+#[tokio::test]
+async fn lost_sockets_and_nodes_lose_and_double_nothing() {
+    let redis = Redis::start().await;
+    let start = || Node::builder().env("REDIS_URL", &redis.url()).start();
+    let mut node = start().await;
+    let proxy = Proxy::start(node.public, &[]).await;
+    let mut script = Script::start("losses", &[url(proxy.address)]);
+    while let Some(what) = script.asks().await {
+        match what.as_str() {
+            "cut" => assert!(proxy.cut(Which::All) > 0, "they were connected"),
+            "restart" => {
+                node.signal("KILL");
+                node = start().await;
+                proxy.retarget(node.public);
+            }
+            "drain" => {
+                let next = start().await;
+                node.signal("TERM");
+                proxy.retarget(next.public);
+                node.wait(Duration::from_secs(20)).await;
+                node = next;
+            }
+            other => panic!("{other}"),
+        }
+        script.answer(&json!(null));
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_fails_and_forgets_is_told_of() {
+    let mut chat = Chat::start(Over::Redis).await;
+    let mut redis = chat.redis.take().expect("over Redis");
+    let mut script = Script::start("redis", &chat.nodes.iter().map(|node| url(node.public)).collect::<Vec<_>>());
+    let mut backup = None;
+    while let Some(what) = script.asks().await {
+        match what.as_str() {
+            "kill redis" => {
+                redis.written().await;
+                redis.kill();
+            }
+            "start redis" => redis.restart().await,
+            "back up redis" => backup = Some(redis.backup().await),
+            "restore redis" | "empty redis" => {
+                redis.kill();
+                let empty = tempfile::TempDir::new().expect("a folder");
+                redis.restore(if what == "empty redis" { &empty } else { backup.as_ref().expect("a backup") });
+                redis.restart().await;
+            }
+            other => panic!("{other}"),
+        }
+        script.answer(&json!(null));
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_renewed_on_the_socket_and_replaced_when_taken_away() {
+    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).start().await;
+    let signer = Signer::secret(Algorithm::HS256);
+    let token = |sub: &str, seconds: i64, rooms: Value| {
+        let mut claims = claims(sub);
+        let now = claims["iat"].as_i64().expect("a number");
+        claims["iat"] = json!(now.min(now + seconds - 1));
+        claims["exp"] = json!(now + seconds);
+        claims["chat"] = json!({ "rooms": rooms, "admin": sub == "root" });
+        signer.token(&claims)
+    };
+    let mut script = Script::start("tokens", &[url(node.public)]);
+    while let Some(what) = script.asks().await {
+        let answer = match what.as_str() {
+            "token" => json!(token("alice", 4, json!({ "red": "spw" }))),
+            "expired" => json!(token("bob", -600, json!({ "red": "sp" }))),
+            "guest" => json!(token("carol", 600, json!({ "red": "s" }))),
+            "revoke" => {
+                let bearer = format!("Bearer {}", token("root", 60, json!({})));
+                let path = "/api/chat-api/users/alice/connections";
+                let headers = [("authorization", bearer.as_str())];
+                let answer =
+                    crate::support::http::send(node.public, hyper::Method::DELETE, path, &headers, String::new()).await;
+                json!(answer.status)
+            }
+            other => panic!("{other}"),
+        };
+        script.answer(&answer);
+    }
+}
+
+#[tokio::test]
+async fn without_a_server_messages_wait_up_to_a_bound() {
+    let proxy = Proxy::start(([127, 0, 0, 1], free_port()).into(), &[]).await;
+    let mut script = Script::start("offline", &[url(proxy.address)]);
+    assert_eq!(script.asks().await.as_deref(), Some("connect"));
+    let node = Node::builder().start().await;
+    proxy.retarget(node.public);
+    script.answer(&json!(null));
+    assert_eq!(script.asks().await, None);
+}
+
+/// Other pages may load it, if they may connect; nobody has to load it twice.
+#[tokio::test]
+async fn it_is_served_to_the_pages_that_may_connect() {
+    let node = Node::builder().env("CHAT_SERVER__ORIGINS", "https://app.example").start().await;
+    for (name, content_type) in [("client.js", "text/javascript"), ("client.d.ts", "text/plain")] {
+        let path = format!("/api/chat-api/{name}");
+        let get = async |headers: &[(&str, &str)]| crate::support::http::get(node.public, &path, headers).await;
+        let file = get(&[("origin", "https://app.example")]).await;
+        assert_eq!(file.status, 200);
+        assert!(file.header("content-type").starts_with(content_type), "{}", file.header("content-type"));
+        assert_eq!(file.header("access-control-allow-origin"), "https://app.example");
+        assert_eq!(file.body, std::fs::read_to_string(repository(&format!("src/http/client/{name}"))).expect("a file"));
+        let again = get(&[("if-none-match", file.header("etag"))]).await;
+        assert_eq!((again.status, again.body.as_str()), (304, ""));
+        assert_eq!(get(&[("origin", "https://evil.example")]).await.header("access-control-allow-origin"), "");
+    }
+}
