@@ -16,7 +16,8 @@ use rustix::{
 };
 use tokio_tungstenite::tungstenite::{
     Message, WebSocket,
-    client::client_with_config,
+    client::{IntoClientRequest as _, client_with_config},
+    handshake::client::Request,
     protocol::{
         WebSocketConfig,
         frame::coding::{Control, Data, OpCode},
@@ -210,23 +211,33 @@ impl Crowd {
 
 /// Upgrades a socket, and returns once it has joined its room.
 fn open(address: SocketAddr, room: usize) -> anyhow::Result<TcpStream> {
+    Ok(upgraded(request(address, &format!("/probe-{room}"))?, address)?.into_inner())
+}
+
+/// For a socket in a room (`/room`) or in the lobby alone (nothing).
+pub(crate) fn request(address: SocketAddr, room: &str) -> anyhow::Result<Request> {
+    Ok(format!("ws://{address}/api/chat-api/ws{room}").into_client_request()?)
+}
+
+/// Opens a socket and waits for the answer to a ping: it has joined its room then. Nothing is read behind that.
+pub(crate) fn upgraded(request: Request, address: SocketAddr) -> anyhow::Result<WebSocket<TcpStream>> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("ws://{address}/api/chat-api/ws/probe-{room}");
     let config = WebSocketConfig::default().read_buffer_size(4096);
     let (mut socket, _) = client_with_config(request, stream, Some(config)).map_err(|error| anyhow!("{error}"))?;
     socket.send(Message::text(r#"{"type":"ping"}"#))?;
     answered(&mut socket)?;
-    Ok(socket.into_inner())
+    Ok(socket)
 }
 
-/// Waits for the answer to a ping: the first frame of all but heartbeats, and nothing is read behind it.
+/// Waits for the answer to a ping: the first frame of all but heartbeats and a session's welcome, and nothing is read behind it.
 fn answered(socket: &mut WebSocket<TcpStream>) -> anyhow::Result<()> {
     loop {
         match socket.read()? {
             Message::Text(text) if text.contains("pong") => return Ok(()),
+            Message::Text(text) if text.starts_with(r#"{"type":"welcome""#) => {}
             Message::Ping(_) => {}
             other => bail!("not a pong: {other}"),
         }
@@ -234,13 +245,13 @@ fn answered(socket: &mut WebSocket<TcpStream>) -> anyhow::Result<()> {
 }
 
 /// A message of that number, as a client sends it, in so many bytes.
-fn message(number: u64, text_bytes: usize) -> String {
+pub(crate) fn message(number: u64, text_bytes: usize) -> String {
     let width = text_bytes.saturating_sub(START.len() + END.len()).max(DIGITS);
     format!("{START}{number:0width$}{END}")
 }
 
 /// Of a message, in whatever envelope.
-fn number(envelope: &[u8]) -> Option<u64> {
+pub(crate) fn number(envelope: &[u8]) -> Option<u64> {
     let digits = envelope.strip_suffix(END.as_bytes())?;
     let digits = digits.get(digits.len().checked_sub(DIGITS)?..)?;
     std::str::from_utf8(digits).ok()?.parse().ok()

@@ -8,6 +8,7 @@ mod frames;
 mod pairs;
 mod probe;
 mod process;
+mod redis;
 mod reference;
 mod report;
 mod scenario;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Compare the CPU per delivery of chat-api with the least that the kernel takes for it, on this machine.
     Probe(probe::Options),
+    /// Measure what Redis costs: a message, the hop to a second node, idle rooms.
+    Redis(redis::Options),
     /// The server that `probe` compares with.
     #[command(hide = true)]
     Reference(reference::Options),
@@ -36,6 +39,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Probe(options) => probe::run(&options),
+        Command::Redis(options) => redis::run(&options),
         Command::Reference(options) => reference::run(&options),
     }
 }

@@ -1,6 +1,6 @@
 //! Measuring in pairs: reference, candidate, reference. Only the ratio of neighbours in time means something on a machine that others use.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ const DRIFT: f64 = 0.20;
 /// Talk before each measurement: caches, congestion windows and the client's own rhythm.
 const WARM_UP: Duration = Duration::from_millis(100);
 /// Until a server that has sent the last frame sleeps, so that its CPU is counted to the end.
-const SETTLE: Duration = Duration::from_millis(5);
+pub(crate) const SETTLE: Duration = Duration::from_millis(5);
 
 /// A server under load.
 pub(crate) struct Side {
@@ -101,9 +101,24 @@ impl Pair {
     }
 
     /// The largest share that others had.
-    pub(crate) fn foreign(&self) -> f64 {
+    fn foreign(&self) -> f64 {
         let [first, second] = self.reference;
         first.foreign.max(self.candidate.foreign).max(second.foreign)
+    }
+}
+
+/// For whoever waits for the table.
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second] = self.reference.map(|leg| leg.cpu_ns_per_delivery / 1000.0);
+        let candidate = self.candidate.cpu_ns_per_delivery / 1000.0;
+        let (ratio, foreign) = (self.ratio, self.foreign() * 100.0);
+        let verdict = match self.rejected {
+            None => "",
+            Some(Rejection::Foreign) => ", rejected: others used the core",
+            Some(Rejection::Drift) => ", rejected: the references differ",
+        };
+        write!(f, "{first:.3} {candidate:.3} {second:.3} µs: {ratio:.3} (others {foreign:.0} %{verdict})")
     }
 }
 

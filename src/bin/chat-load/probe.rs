@@ -9,14 +9,14 @@ use crate::{
     cpu::{self, Cores},
     crowd::Crowd,
     frames,
-    pairs::{Leg, Pair, Rejection, Side},
+    pairs::{Leg, Pair, Side},
     process::Process,
     report::{Report, Rules, say},
     scenario::{Over, Scenario},
 };
 
 /// Length of the JSON that a client sends: a short message.
-const TEXT_BYTES: usize = 64;
+pub(crate) const TEXT_BYTES: usize = 64;
 /// Open files that the largest scenario needs, in the client or in a server, with room to spare.
 const FILES: u64 = 4096;
 
@@ -58,10 +58,7 @@ impl Options {
 
 /// Measures, prints, and says in the exit code what came of it.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let program = match &options.chat_api {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("chat-api"),
-    };
+    let program = program(options.chat_api.as_ref())?;
     let cores = Cores::choose(options.short)?;
     cpu::pin(cores.client)?;
     raise_file_limit()?;
@@ -84,8 +81,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     report.print()
 }
 
+/// The server that was named, or the one beside this program.
+pub(crate) fn program(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    Ok(match named {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("chat-api"),
+    })
+}
+
 /// The usual soft limit is 1024; the servers inherit ours.
-fn raise_file_limit() -> anyhow::Result<()> {
+pub(crate) fn raise_file_limit() -> anyhow::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < FILES) {
         ensure!(maximum.is_none_or(|maximum| maximum >= FILES), "{FILES} open files are needed: raise the limit");
@@ -107,13 +112,15 @@ impl Bench {
     fn start(program: &std::path::Path, over: Over, scenario: Scenario, cores: Cores) -> anyhow::Result<Self> {
         let redis = match over {
             Over::Local => None,
-            Over::Redis => Some(Process::redis(cores)?),
+            Over::Redis => Some(Process::redis(cores.client, cores)?),
         };
         let side = |process: Process| -> anyhow::Result<Side> {
             let crowd = Crowd::connect(process.address, scenario, TEXT_BYTES)?;
             Ok(Side { crowd, process })
         };
-        let candidate = side(Process::chat_api(program, redis.as_ref(), cores)?).context("chat-api")?;
+        let url = redis.as_ref().map(|redis| format!("redis://{}", redis.address)).unwrap_or_default();
+        let node = Process::chat_api(program, &[("REDIS_URL", &url)], cores)?;
+        let candidate = side(node).context("chat-api")?;
         let reference = side(Process::reference(scenario.in_flight, cores)?).context("the reference")?;
         Ok(Self { scenario, cores, reference, candidate, _redis: redis })
     }
@@ -128,17 +135,7 @@ impl Bench {
             let pair = self.pair(rules.leg, frame_bytes)?;
             frame_bytes = pair.candidate.frame_bytes();
             pairs.push(pair);
-            let [first, second] = pair.reference.map(|leg| leg.cpu_ns_per_delivery / 1000.0);
-            let candidate = pair.candidate.cpu_ns_per_delivery / 1000.0;
-            let (ratio, foreign) = (pair.ratio, pair.foreign() * 100.0);
-            let verdict = match pair.rejected {
-                None => "",
-                Some(Rejection::Foreign) => ", rejected: others used the core",
-                Some(Rejection::Drift) => ", rejected: the references differ",
-            };
-            say(format_args!(
-                "  {first:.3} {candidate:.3} {second:.3} µs: {ratio:.3} (others {foreign:.0} %{verdict})"
-            ))?;
+            say(format_args!("  {pair}"))?;
         }
         Ok(pairs)
     }

@@ -18,6 +18,9 @@ use crate::{
     crowd::PATIENCE,
 };
 
+/// Of the listener for clients, and of the one for metrics.
+type Addresses = (SocketAddr, SocketAddr);
+
 /// Between two looks at a Redis that starts.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -25,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// A node's listener for metrics; of the others the same as `address`.
+    pub(crate) management: SocketAddr,
 }
 
 impl Process {
@@ -36,24 +41,24 @@ impl Process {
     pub(crate) fn reference(batch: usize, cores: Cores) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("reference").arg("--batch").arg(batch.to_string());
-        Self::start(command, cores, |line| line.parse().ok()).context("the reference")
+        let listening = |line: &str| line.parse().ok().map(|address| (address, address));
+        Self::start(command, cores, listening).context("the reference")
     }
 
-    /// A node with one worker, on the server's core. Everything is as by default, but for the rates of one client: checked as always, and
-    /// never reached.
-    pub(crate) fn chat_api(program: &Path, redis: Option<&Self>, cores: Cores) -> anyhow::Result<Self> {
+    /// A node with one worker, on the server's core. Everything is as by default, but for the rates of one client, which are checked as always
+    /// and never reached, and `settings`: variables that a measurement needs, `REDIS_URL` among them.
+    pub(crate) fn chat_api(program: &Path, settings: &[(&str, &str)], cores: Cores) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.env_clear().env("TOKIO_WORKER_THREADS", "1");
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "0s");
         command.env("CHAT_LIMITS__MESSAGES_PER_SECOND", "1000000").env("CHAT_LIMITS__BYTES_PER_SECOND", "1GiB");
         command.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1000000");
-        if let Some(redis) = redis {
-            command.env("REDIS_URL", format!("redis://{}", redis.address));
-        }
+        command.envs(settings.iter().copied());
         let listening = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
-            if line.get("message")? == "listening" { line.get("public")?.as_str()?.parse().ok() } else { None }
+            let address = |name| line.get(name)?.as_str()?.parse().ok();
+            if line.get("message")? == "listening" { Some((address("public")?, address("management")?)) } else { None }
         };
         Self::start(command, cores, listening).with_context(|| program.display().to_string())
     }
@@ -62,32 +67,33 @@ impl Process {
     fn start(
         mut command: Command,
         cores: Cores,
-        listening: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
+        listening: impl Fn(&str) -> Option<Addresses> + Send + 'static,
     ) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = cpu::spawn_on(cores.server, cores.client, &mut command).context("cannot start it")?;
         let output = child.stdout.take().context("its output")?;
-        let mut process = Self { child, address: SocketAddr::from(([0; 4], 0)) };
-        process.address = first(output, listening)?;
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let mut process = Self { child, address: nowhere, management: nowhere };
+        (process.address, process.management) = first(output, listening)?;
         Ok(process)
     }
 
-    /// A Redis that keeps nothing on disk, on the clients' core.
-    pub(crate) fn redis(cores: Cores) -> anyhow::Result<Self> {
+    /// A Redis that keeps nothing on disk, on that core.
+    pub(crate) fn redis(core: usize, cores: Cores) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?; // free again by the time Redis takes it
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port"]).arg(address.port().to_string());
         command.args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
         command.arg("--dir").arg(std::env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = match cpu::spawn_on(cores.client, cores.client, &mut command) {
+        let child = match cpu::spawn_on(core, cores.client, &mut command) {
             Ok(child) => child,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("redis-server is not installed: `make tools` installs it, `--only local` does without")
             }
             Err(error) => return Err(error).context("cannot start redis-server"),
         };
-        let mut redis = Self { child, address };
+        let mut redis = Self { child, address, management: address };
         let start = Instant::now();
         while !answers(address) {
             if let Some(status) = redis.child.try_wait()? {
@@ -121,21 +127,21 @@ fn answers(address: SocketAddr) -> bool {
     ask().unwrap_or(false)
 }
 
-/// The address in the first line that has one. The lines behind it are read too, so that the server never waits for us to do so.
+/// The addresses in the first line that has them. The lines behind it are read too, so that the server never waits for us to do so.
 fn first(
     output: ChildStdout,
-    listening: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
-) -> anyhow::Result<SocketAddr> {
-    let (found, address) = mpsc::channel();
+    listening: impl Fn(&str) -> Option<Addresses> + Send + 'static,
+) -> anyhow::Result<Addresses> {
+    let (found, addresses) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if let Some(address) = listening(&line) {
-                let _ = found.send(address);
+            if let Some(addresses) = listening(&line) {
+                let _ = found.send(addresses);
             }
         }
     });
-    match address.recv_timeout(PATIENCE) {
-        Ok(address) => Ok(address),
+    match addresses.recv_timeout(PATIENCE) {
+        Ok(addresses) => Ok(addresses),
         Err(RecvTimeoutError::Timeout) => bail!("does not listen after {PATIENCE:?}"),
         Err(RecvTimeoutError::Disconnected) => bail!("ended before it listened"),
     }

@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Exit code: a median is above its goal.
-const ABOVE_GOAL: u8 = 3;
+pub(crate) const ABOVE_GOAL: u8 = 3;
 /// Exit code: the machine was too busy to tell.
-const TOO_FEW: u8 = 4;
+pub(crate) const TOO_FEW: u8 = 4;
 
 /// How it was measured.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -35,14 +35,14 @@ fn millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S:
 
 /// Where it was measured.
 #[derive(Debug, Serialize)]
-struct Machine {
+pub(crate) struct Machine {
     cpu: String,
     cores: usize,
     kernel: String,
 }
 
 impl Machine {
-    fn this() -> anyhow::Result<Self> {
+    pub(crate) fn this() -> anyhow::Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
         let cpu = model.map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':'])).to_owned();
@@ -50,6 +50,13 @@ impl Machine {
         let kernel = kernel.trim().split('-').next().unwrap_or_default().to_owned();
         let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
         Ok(Self { cpu, cores, kernel })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, cores, kernel } = self;
+        write!(f, "{cpu}, {cores} cores, Linux {kernel}")
     }
 }
 
@@ -98,10 +105,8 @@ impl Report {
 
     /// Prints the table and the verdict.
     pub(crate) fn print(&self) -> anyhow::Result<ExitCode> {
-        let Machine { cpu, cores, kernel } = &self.machine;
-        say(format_args!(
-            "\nCPU per delivery; {cpu}, {cores} cores, Linux {kernel}; median [min–max] of the clean pairs\n"
-        ))?;
+        let machine = &self.machine;
+        say(format_args!("\nCPU per delivery; {machine}; median [min–max] of the clean pairs\n"))?;
         say(format_args!(
             "| scenario | rooms × members | over | ratio | goal | reference, µs | chat-api, µs | bytes | clean pairs |"
         ))?;
