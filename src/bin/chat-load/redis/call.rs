@@ -85,7 +85,11 @@ impl Call {
         let mut command = Cmd::new();
         for (at, word) in self.words.iter().enumerate() {
             // Nothing before it is waited for, as of a client with one message under way.
-            if matches!(at, N | BASE) { command.arg(self.n) } else { command.arg(word) };
+            if matches!(at, N | BASE) {
+                command.arg(self.n)
+            } else {
+                command.arg(word)
+            };
         }
         pipeline.add_command(command);
     }

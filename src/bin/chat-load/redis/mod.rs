@@ -164,7 +164,9 @@ impl Report {
     fn print(&self) -> anyhow::Result<()> {
         let Self { machine, commands, publish, hop, idle, .. } = self;
         say(format_args!("What Redis costs; {machine}; median [min–max] of the clean pairs\n"))?;
-        say(format_args!("| Redis CPU | messages in a pipeline | ratio | transaction, µs | function, µs | clean pairs |"))?;
+        say(format_args!(
+            "| Redis CPU | messages in a pipeline | ratio | transaction, µs | function, µs | clean pairs |"
+        ))?;
         say(format_args!("| --- | --- | --- | --- | --- | --- |"))?;
         publish.iter().try_for_each(|cost| say(format_args!("{cost}")))?;
         let Commands { messages, functions, pipelines, .. } = commands;
