@@ -3,7 +3,8 @@
 --
 -- Keys of a room, in one hash slot:  {p:room}:log   stream, entry <seq>-0, field d = the publication as JSON
 --                                    {p:room}:meta  hash, e = epoch, s = seq of the last message, r = the history that the epoch belongs to
---                                                   (identity), end:<epoch> = seq of the last message of a closed epoch that survived
+--                                                   (identity), end:<epoch> = seq of the last message of a closed epoch that survived,
+--                                                   t = until when the room needs no tending
 --                                    {p:room}:n:…  string, "<n> <id>" = the last message of one sender
 --                                    {p:room}:here  hash, who is there: see attend
 -- Channel of a room:                 {p:room}       the same JSON, and who is there when that changes
@@ -12,6 +13,11 @@
 local START = '0-0'
 -- Closed epochs that a room remembers.
 local MOST_ENDS = 16
+-- A room is tended once in a while rather than with each message: with every so manieth one it is trimmed, unless it keeps so few that this
+-- would show, and its end is put off by this share more than it has to be.
+local TEND_EVERY = 10
+local FEW = 200
+local SPARE = 1 / 100
 
 local function number(value)
   return string.format('%.0f', value)
@@ -21,21 +27,39 @@ local function position(epoch, seq)
   return number(epoch) .. '-' .. number(seq)
 end
 
-local function milliseconds()
+-- Milliseconds since 1970, as text.
+local function clock()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  return time[1] .. string.format('%03d', time[2] / 1000)
 end
 
--- Which history of this data it is: Redis takes a new one on every promotion and restart. Empty where a managed Redis does not show it: then
--- nothing notices that messages are lost. A replica has nothing to say: what it lacks is not lost.
-local function identity()
+local function milliseconds()
+  return tonumber(clock())
+end
+
+-- What Redis says of its replication; a replica has nothing to say: what it lacks is not lost.
+local function replication()
   local info = redis.pcall('INFO', 'replication')
   if type(info) ~= 'string' then
     return ''
-  elseif string.find(info, 'role:slave', 1, true) then
+  elseif not string.find(info, 'role:master', 1, true) and string.find(info, 'role:slave', 1, true) then
     error({ err = "READONLY it is a replica" })
   end
-  return string.match(info, 'master_replid:(%x+)') or ''
+  return info
+end
+
+-- Which history of this data it is: Redis takes a new one on every promotion and restart. Empty where a managed Redis does not show it: then
+-- nothing notices that messages are lost.
+local function identity()
+  return string.match(replication(), 'master_replid:(%x+)') or ''
+end
+
+-- Whether it is that one still: looking for it takes less than taking it out.
+local function is_identity(known)
+  if known == '' then
+    return identity() == ''
+  end
+  return string.find(replication(), 'master_replid:' .. known, 1, true) ~= nil
 end
 
 -- Closes the room's epoch at what survived, and opens the next. Returns it.
@@ -50,63 +74,80 @@ local function open_epoch(meta, epoch, seq, present, now)
   end
   local next_epoch = math.max(epoch + 1, now)
   redis.call('HSET', meta, 'end:' .. number(epoch), number(seq), 'e', number(next_epoch), 'r', present)
-  return next_epoch
+  return number(next_epoch)
 end
 
--- Where a room stands, in an epoch that is this history's: epoch, seq, and the position of the last message.
+-- Where a room stands, in an epoch that is this history's: epoch as text, seq, the position of the last message, and until when the room may go
+-- untended, as text, if it was tended.
 local function stand(log, meta, now)
-  local known, present = redis.call('HMGET', meta, 'e', 's', 'r'), identity()
-  local epoch, seq = tonumber(known[1]), tonumber(known[2])
-  if not (epoch and seq) then
+  local known = redis.call('HMGET', meta, 'e', 's', 'r', 't')
+  local epoch, seq = known[1], tonumber(known[2])
+  if not (seq and tonumber(epoch)) then
     redis.call('DEL', log) -- a log without its meta: its positions mean nothing any more
-    redis.call('HSET', meta, 'e', number(now), 's', '0', 'r', present)
+    redis.call('HSET', meta, 'e', now, 's', '0', 'r', identity())
     return now, 0, START
   end
-  local last = position(epoch, seq)
-  if (known[3] or '') ~= present then
-    epoch = open_epoch(meta, epoch, seq, present, now)
+  local last = seq == 0 and START or epoch .. '-' .. known[2]
+  if not is_identity(known[3] or '') then
+    epoch = open_epoch(meta, tonumber(epoch), seq, identity(), tonumber(now))
   end
-  return epoch, seq, seq == 0 and START or last
+  return epoch, seq, last, known[4]
 end
 
--- Appends and fans out. keys: log, meta, channel (never written: it names the slot), sender.
+-- Adds an entry to a log that is to be trimmed or does not exist, and puts off the end of the room's keys. args: as publish has them.
+local function tend(log, meta, seq, entry, now, args)
+  local spare = args[3] * SPARE
+  local tended = tonumber(args[2]) < FEW and '0' or number(now + spare)
+  redis.call('XADD', log, 'MAXLEN', '=', args[2], seq .. '-0', 'd', entry)
+  redis.call('HSET', meta, 's', seq, 't', tended)
+  redis.call('PEXPIRE', log, number(args[3] + spare))
+  redis.call('PEXPIRE', meta, number(args[4] + spare))
+end
+
+-- Appends and fans out: the one that is called most, so it converts no more between text and number than it has to. keys: log, meta, channel
+-- (never written: it names the slot), sender.
 -- args: the entry after its head as JSON without the opening brace; messages to keep; milliseconds to keep log; to keep meta; the sender's n and
 -- base; milliseconds to keep the sender.
 -- Returns {'ok', position}; or for a message that is stored already {'again', its position or ''}, or before its turn {'gap', last n}.
 local function publish(keys, args)
-  local log, meta, channel, sender = keys[1], keys[2], keys[3], keys[4]
-  local n, base = tonumber(args[5]), tonumber(args[6])
-  local last_n, last_id = string.match(redis.call('GET', sender) or '0 ', '^(%d+) (.*)$')
-  last_n = tonumber(last_n)
-  if n <= last_n then
-    return { 'again', n == last_n and last_id or '' }
-  elseif n ~= last_n + 1 and n ~= base then
-    return { 'gap', number(math.max(last_n, base - 1)) }
+  local call, log, meta, sender = redis.call, keys[1], keys[2], keys[4]
+  local last = call('GET', sender)
+  local n, last_n = tonumber(args[5]), last and tonumber(string.match(last, '^%d+')) or 0
+  if n ~= last_n + 1 then
+    local base = tonumber(args[6])
+    if n <= last_n then
+      return { 'again', n == last_n and string.match(last, ' (.*)$') or '' }
+    elseif n ~= base then
+      return { 'gap', number(math.max(last_n, base - 1)) }
+    end
   end
-  local now = milliseconds()
-  local epoch, seq, prev = stand(log, meta, now)
-  seq = seq + 1
-  local id = position(epoch, seq)
-  local entry = '{"v":1,"id":"' .. id .. '","prev":"' .. prev .. '","ts":' .. number(now) .. ',' .. args[1]
-  redis.call('XADD', log, 'MAXLEN', '=', args[2], number(seq) .. '-0', 'd', entry)
-  redis.call('HSET', meta, 's', number(seq))
-  redis.call('PEXPIRE', log, args[3])
-  redis.call('PEXPIRE', meta, args[4])
-  redis.call('SET', sender, number(n) .. ' ' .. id, 'PX', args[7])
-  redis.call('PUBLISH', channel, entry)
+  local now = clock()
+  local epoch, last_seq, prev, tended = stand(log, meta, now)
+  local seq = number(last_seq + 1)
+  local id = epoch .. '-' .. seq
+  local entry = '{"v":1,"id":"' .. id .. '","prev":"' .. prev .. '","ts":' .. now .. ',' .. args[1]
+  -- Times have equally many digits; 0 is before all of them.
+  local rests = tended and now <= tended and last_seq % TEND_EVERY ~= 0
+  if rests and call('XADD', log, 'NOMKSTREAM', seq .. '-0', 'd', entry) then
+    call('HSET', meta, 's', seq)
+  else
+    tend(log, meta, seq, entry, now, args)
+  end
+  call('SET', sender, args[5] .. ' ' .. id, 'PX', args[7])
+  call('PUBLISH', keys[3], entry)
   return { 'ok', id }
 end
 
 -- Fans out what is not for the log. keys: channel. args: the entry after its head as JSON without the opening brace.
 local function ephemeral(keys, args)
-  redis.call('PUBLISH', keys[1], '{"v":1,"ts":' .. number(milliseconds()) .. ',' .. args[1])
+  redis.call('PUBLISH', keys[1], '{"v":1,"ts":' .. clock() .. ',' .. args[1])
   return { 'sent', '' }
 end
 
 -- Moves a room into this history, if it is not yet. keys: log, meta.
 local function fence(keys)
   if redis.call('EXISTS', keys[2]) == 1 then
-    stand(keys[1], keys[2], milliseconds())
+    stand(keys[1], keys[2], clock())
   end
   return 'ok'
 end
