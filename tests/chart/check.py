@@ -465,6 +465,9 @@ def check_consistency():
     compose = yaml.safe_load((generated.ROOT / "deploy/compose.yaml").read_text())["services"]
     image = values["redis"]["bundled"]["image"]
     check("one Redis image", compose["redis"]["image"] == f"{image['repository']}:{image['tag']}")
+    listed = [entry["image"] for entry in yaml.safe_load(chart["annotations"]["artifacthub.io/images"])]
+    pulled = [f"{values['image']['repository']}:{chart['appVersion']}", f"{image['repository']}:{image['tag']}"]
+    check("Artifact Hub is told of the images that are pulled", listed == pulled, listed)
     drain = sum(milliseconds(value) for value in values["config"]["drain"].values())
     replicas = [name for name in compose if re.fullmatch(r"chat-\d", name)]
     check("compose: three replicas", replicas == ["chat-1", "chat-2", "chat-3"], replicas)
