@@ -45,8 +45,9 @@ e2e: tools ## Install the chart into the cluster that KUBECONFIG names and roll 
 fmt: ## Format the code
 	$(CARGO) fmt
 
-generated: tools ## Write docs/openapi.json, the tables of docs/, deploy/kubernetes.yaml, the chart's README and its dashboard anew
-	$(CARGO) run --locked --quiet --bin chat-api -- openapi > docs/openapi.json
+generated: tools ## Write docs/openapi.json, docs/asyncapi.json, the tables of docs/, deploy/kubernetes.yaml, the chart's README and its dashboard anew
+	for document in openapi asyncapi; do \
+		$(CARGO) run --locked --quiet --bin chat-api -- $$document > target/document.json && cp target/document.json docs/$$document.json || exit 1; done
 	for document in docs/protocol.md docs/operations.md; do \
 		$(CARGO) run --locked --quiet --bin chat-api -- tables $$document > target/document.md && cp target/document.md $$document || exit 1; done
 	$(TOOLS)/venv/bin/python tests/chart/generated.py

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     auth, broadcaster, cluster,
     config::{self, Config},
-    http::openapi,
+    http::{asyncapi, openapi},
     metrics::Metrics,
     preflight::{self, Verdict},
     shutdown::Signals,
@@ -67,6 +67,8 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
+    /// Print the AsyncAPI document.
+    Asyncapi,
     /// Print a document with its closed tables as the code has them (for docs/protocol.md and docs/operations.md).
     #[command(hide = true)]
     Tables {
@@ -125,6 +127,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Preflight { json } => preflight(&load()?, json),
         Command::Openapi => print(&openapi::document()?),
+        Command::Asyncapi => print(&asyncapi::document()?),
         Command::Tables { document } => print(&tables::fill(&std::fs::read_to_string(document)?)?),
         Command::RedisFunctions => print(&broadcaster::functions()),
         Command::Check { url, management, token, timeout } => {

@@ -7,6 +7,7 @@ use axum::{
 
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const CSS: &str = "text/css; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 pub(super) const JS: &str = "text/javascript; charset=utf-8";
 pub(super) const TYPES: &str = "text/plain; charset=utf-8";
 pub(super) const SVG: &str = "image/svg+xml";

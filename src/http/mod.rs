@@ -2,6 +2,8 @@
 
 mod access;
 mod address;
+pub mod asyncapi;
+mod docs;
 mod error;
 mod files;
 pub mod gate;
@@ -124,16 +126,17 @@ impl Service {
 /// - `POST`, `GET /api/chat-api/rooms/{room}/messages`: publish, history
 /// - `GET /api/chat-api/rooms/{room}/presence`: who is there
 /// - `DELETE /api/chat-api/users/{user}/connections`: take their access away
-/// - `GET /api/chat-api/openapi.json`: this, for programs
+/// - `GET /api/chat-api/openapi.json`, `…/asyncapi.json`: all this, for programs
 /// - `GET /api/chat-api/client.js`, `…/client.d.ts`: the client
 /// - `GET /`, `GET /assets/…`: the page
+/// - `GET /docs`: the two documents, for people
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/api/chat-api/ws", get(ws::lobby))
         .route("/api/chat-api/ws/{room}", get(ws::room))
         .merge(rest(&service))
-        .route("/api/chat-api/openapi.json", get(openapi_json))
         .with_state(service)
+        .merge(docs::router())
         .merge(page::router())
         .fallback(|| async { Problem::new(ProblemCode::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(not_allowed)
@@ -169,11 +172,4 @@ fn rest(service: &Arc<Service>) -> Router<Arc<Service>> {
 
 async fn not_allowed() -> Problem {
     Problem::new(ProblemCode::Method, "this path does not take this method")
-}
-
-async fn openapi_json() -> axum::response::Response {
-    match openapi::document() {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(error) => Problem::new(ProblemCode::Bug, error.to_string()).into_response(),
-    }
 }

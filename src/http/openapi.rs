@@ -6,10 +6,11 @@ use utoipa::{
 };
 
 use super::{Problem, presence, rooms, users, ws};
+use crate::protocol::schema;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "chat-api", description = "Real-time chat over WebSockets. The frames on the socket: docs/protocol.md."),
+    info(title = "chat-api", description = "Real-time chat over WebSockets. The frames on the socket are in asyncapi.json; docs/protocol.md has both in words."),
     paths(ws::lobby, ws::room, rooms::publish, rooms::history, presence::presence, users::revoke),
     components(schemas(Problem)),
     tags(
@@ -34,5 +35,7 @@ impl Modify for Bearer {
 
 /// The document as JSON, ready to print.
 pub fn document() -> serde_json::Result<String> {
-    Document::openapi().to_pretty_json()
+    let mut document = serde_json::to_value(Document::openapi())?;
+    schema::without_null(&mut document);
+    serde_json::to_string_pretty(&document)
 }

@@ -44,7 +44,8 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     strict(file(&headers, content_type, body))
 }
 
-fn strict(mut response: Response) -> Response {
+/// Under the policy.
+pub(super) fn strict(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
 }

@@ -17,7 +17,7 @@ use super::{
     request::{Nothing, query, room_name},
     rooms::READ_DEADLINE,
 };
-use crate::protocol::ProblemCode;
+use crate::protocol::{ProblemCode, Roster};
 
 /// What it may be refused with.
 struct Refusals;
@@ -37,7 +37,7 @@ impl IntoResponses for Refusals {
     tag = "Rooms",
     params(("room" = String, Path, description = "The room", pattern = "^[A-Za-z0-9_.-]{1,128}$", example = "general")),
     responses(
-        (status = 200, description = "`count`, and `here` unless they are too many: each `{\"from\": user}` or `{\"client_id\": id}`", body = Object, example = json!({"count": 2, "here": [{"from": "alice"}, {"client_id": "019346a7d8f27c3e8a51b2c3d4e5f607"}]})),
+        (status = 200, description = "Who is there, or how many", body = Roster, example = json!({"count": 2, "here": [{"from": "alice"}, {"client_id": "019346a7d8f27c3e8a51b2c3d4e5f607"}]})),
         Refusals,
     ),
     security((), ("bearer" = [])),

@@ -25,7 +25,9 @@ use super::{
 use crate::{
     broadcaster::{Counted, Draft, Publication, PublishError, Relation, Sender, Stamp, Stretch},
     hub::ConnectionLimits,
-    protocol::{ClientId, Command, Count, ErrorCode, MessageId, Occupant, ProblemCode, Publish, RoomName, UserId},
+    protocol::{
+        ClientId, Command, Count, Delivery, ErrorCode, MessageId, Occupant, ProblemCode, Publish, RoomName, UserId,
+    },
     telemetry::trace::{self, TraceContext},
 };
 
@@ -49,7 +51,7 @@ pub(super) struct NewMessage {
     #[schema(example = "chat")]
     kind: Option<String>,
     /// Any JSON.
-    #[schema(value_type = Value)]
+    #[schema(value_type = Value, example = json!({"text": "hi"}))]
     payload: serde_json::Value,
     /// W3C trace context; goes before the header of that name.
     traceparent: Option<String>,
@@ -60,7 +62,6 @@ pub(super) struct NewMessage {
 pub(super) struct Published {
     /// Its position; absent where only that it was stored is still known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "1764000000000-42")]
     id: Option<MessageId>,
 }
 
@@ -68,16 +69,14 @@ pub(super) struct Published {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct History<'a> {
     /// Oldest first, each as on a socket.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<Delivery<'static>>)]
     messages: Vec<&'a RawValue>,
     /// Whether they touch the position asked for exactly. If not: after a position they begin with the oldest kept, before it there are none.
     recovered: bool,
     /// What the client has after this position was lost; the messages follow it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "1764000000000-39")]
     rollback: Option<MessageId>,
     /// The log's last position: `?after=` for a socket that goes on from here, when nothing newer was left out.
-    #[schema(value_type = String, example = "1764000000000-42")]
     top: MessageId,
 }
 

@@ -44,8 +44,8 @@ use crate::{
 };
 
 /// The kinds of sockets: messages and answers only; or many rooms, and told of everything.
-const PLAIN: &str = "chat.plain";
-const SESSION: &str = "chat.v1";
+pub(super) const PLAIN: &str = "chat.plain";
+pub(super) const SESSION: &str = "chat.v1";
 
 /// The query of an upgrade. Never printed: a token may stand in it.
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ impl IntoResponses for Refusals {
 
 /// Open a socket in the lobby.
 ///
-/// What is sent here reaches everyone, whatever room they opened. Frames are JSON text: docs/protocol.md.
+/// What is sent here reaches everyone, whatever room they opened. Frames are JSON text: asyncapi.json.
 #[utoipa::path(
     get,
     path = "/api/chat-api/ws",

@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{ErrorCode, Event, Frame, MessageId, Outcome, RoomName, payload};
 
@@ -184,32 +185,54 @@ impl Refusal {
     }
 }
 
-/// The frame as JSON. One struct for all types: a tagged enum cannot hold a `RawValue`.
-#[derive(Deserialize)]
+/// The frame as JSON. One struct for all types: a tagged enum cannot hold a `RawValue`. What the schema cannot say of a field, such as bytes, is in
+/// words.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wire<'a> {
+pub(super) struct Wire<'a> {
+    /// Your own word for the message; `chat` if absent or empty. It is none of the server's own types.
     #[serde(rename = "type", borrow, default)]
+    #[schema(pattern = "^([a-z][a-z0-9_.-]{0,63})?$")]
     kind: Option<Cow<'a, str>>,
+    /// Which room; a message without it goes to the path's room.
     #[serde(borrow, default)]
+    #[schema(value_type = Option<RoomName>)]
     room: Option<Cow<'a, str>>,
+    /// The message: any JSON, up to 64 levels deep and without lone surrogates.
     #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Value)]
     payload: Option<&'a RawValue>,
+    /// Your word for this frame, at most 128 bytes; its answer has it.
     #[serde(rename = "ref", borrow, default)]
+    #[schema(max_length = 128)]
     reference: Option<Cow<'a, str>>,
+    /// W3C trace context that the server's spans continue; ignored if it is none.
     #[serde(borrow, default)]
     traceparent: Option<Cow<'a, str>>,
+    /// Your id for yourself over all your sockets, to send exactly once; with the first counted message of a socket. Secret for anonymous users.
     #[serde(borrow, default)]
+    #[schema(min_length = 1, max_length = 64)]
     sender: Option<Cow<'a, str>>,
+    /// Counts your messages to one room from 1, to have each stored once.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 9007199254740992_i64)]
     n: Option<u64>,
+    /// The lowest `n` that you still hold, at most `n`.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 9007199254740992_i64)]
     base: Option<u64>,
+    /// The position from which to take the room up again; empty: none.
     #[serde(borrow, default)]
+    #[schema(pattern = "^([0-9]{1,16}-[0-9]{1,16})?$")]
     after: Option<Cow<'a, str>>,
+    /// For whoever is there now: not stored, no position, no acknowledgement.
     #[serde(default)]
     ephemeral: bool,
+    /// Rooms, each with the position from which to take it up again, or an empty text.
     #[serde(default)]
+    #[schema(schema_with = super::schema::positions)]
     rooms: Option<BTreeMap<String, String>>,
+    /// The newer token.
     #[serde(borrow, default)]
     token: Option<Cow<'a, str>>,
 }

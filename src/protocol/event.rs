@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-use super::{ClientId, Frame, MessageId, Occupant, RoomName, Roster};
+use super::{ClientId, Frame, MessageId, Occupant, RoomName, Roster, UserId};
 
 /// The closed list of error codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The text frame is not JSON.
@@ -95,7 +96,7 @@ impl ErrorCode {
 }
 
 /// What is known of a publish that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was not stored.
@@ -140,22 +141,11 @@ impl Message<'_> {
     /// Encodes it, once for all members.
     #[must_use]
     pub fn frame(&self) -> Frame {
-        #[derive(Serialize)]
-        struct Wire<'a> {
-            #[serde(rename = "type")]
-            kind: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            id: Option<MessageId>,
-            room: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            from: Option<&'a str>,
-            client_id: &'a str,
-            timestamp: Millis,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            n: Option<u64>,
-            payload: &'a RawValue,
-        }
-        Frame::json(&Wire {
+        Frame::json(&self.delivery())
+    }
+
+    pub(super) fn delivery(&self) -> Delivery<'_> {
+        Delivery {
             kind: self.kind,
             id: self.id,
             room: self.room.as_str(),
@@ -164,8 +154,40 @@ impl Message<'_> {
             timestamp: Millis(self.timestamp_ms),
             n: self.n,
             payload: self.payload,
-        })
+        }
     }
+}
+
+/// A message as every member of its room receives it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Message)]
+pub(crate) struct Delivery<'a> {
+    /// The sender's own word, `chat` by default.
+    #[serde(rename = "type")]
+    #[schema(pattern = "^[a-z][a-z0-9_.-]{0,63}$", example = "chat")]
+    kind: &'a str,
+    /// Its position in the room's log; an ephemeral message has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<MessageId>,
+    /// Where it was sent.
+    #[schema(value_type = RoomName)]
+    room: &'a str,
+    /// The sender's user id; absent for an anonymous one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<UserId>)]
+    from: Option<&'a str>,
+    /// The sender's socket; of a message sent over HTTP, one of its own.
+    #[schema(value_type = ClientId)]
+    client_id: &'a str,
+    /// The log's clock: UTC, three decimals.
+    #[schema(value_type = String, format = DateTime, example = "2026-11-23T07:40:01.123Z")]
+    timestamp: Millis,
+    /// The sender's counter, if it gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
+    /// Any JSON, byte for byte as sent.
+    #[schema(value_type = Value, example = json!({"text": "hi"}))]
+    payload: &'a RawValue,
 }
 
 /// RFC 3339 in UTC with exactly three decimals.
@@ -179,7 +201,7 @@ impl Serialize for Millis {
 }
 
 /// An answer to one client.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event<'a> {
     /// The log has the message; or a newer token counts.
@@ -210,6 +232,7 @@ pub enum Event<'a> {
         outcome: Option<Outcome>,
         /// For a subscribe, which may name many: the room that was refused.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<RoomName>)]
         room: Option<&'a str>,
         /// The sender's own word for the frame.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,6 +250,7 @@ pub enum Event<'a> {
         client_id: ClientId,
         /// Who the token speaks for.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<UserId>)]
         from: Option<&'a str>,
         /// The node that holds the socket, for support.
         node: &'a str,
@@ -243,6 +267,7 @@ pub enum Event<'a> {
     /// The session is in a room.
     Subscribed {
         /// Which.
+        #[schema(value_type = RoomName)]
         room: &'a str,
         /// Where live begins.
         id: MessageId,
@@ -261,6 +286,7 @@ pub enum Event<'a> {
     /// The session is not in a room any more.
     Unsubscribed {
         /// Which.
+        #[schema(value_type = RoomName)]
         room: &'a str,
         /// Why, if it did not ask for it.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -272,15 +298,19 @@ pub enum Event<'a> {
     /// Who is in a room has changed. With neither list nor changes only the number is known.
     Presence {
         /// Which.
+        #[schema(value_type = RoomName)]
         room: &'a str,
         /// Who has come.
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schema(value_type = Vec<Occupant>)]
         joined: Vec<&'a Occupant>,
         /// Who has gone.
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schema(value_type = Vec<Occupant>)]
         left: Vec<&'a Occupant>,
         /// Everybody: instead of changes, where the list was not known before.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Vec<Occupant>>)]
         here: Option<&'a [Occupant]>,
         /// How many there are.
         count: usize,
@@ -299,7 +329,7 @@ pub enum Event<'a> {
 }
 
 /// What a session is told of its limits.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct Limits {
     /// Longest text frame.
     pub message_bytes: usize,

@@ -12,9 +12,11 @@ mod name;
 mod payload;
 mod presence;
 mod problem;
+pub mod schema;
 
 pub use close::Close;
 pub use command::{Command, Count, Publish, RESERVED_TYPES, Refusal, Token};
+pub(crate) use event::Delivery;
 pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};

@@ -1,11 +1,12 @@
 //! Who is in a room, as clients are told.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{ClientId, UserId};
 
 /// Somebody in a room: a user, however many connections they have, or an anonymous connection by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 pub enum Occupant {
     /// As in a message's `from`.
     #[serde(rename = "from")]
@@ -16,7 +17,7 @@ pub enum Occupant {
 }
 
 /// Everybody in a room, over all nodes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Roster {
     /// How many.
     pub count: usize,

@@ -9,10 +9,12 @@
 #![expect(unreachable_pub, reason = "this crate is one program")]
 
 mod acl;
+mod asyncapi;
 mod auth;
 mod bench;
 mod chart;
 mod client;
+mod docs;
 mod drain;
 mod e2e;
 mod exactly_once;

@@ -252,6 +252,8 @@ async fn methods_and_paths_that_are_not_there() {
         (ROOM, "GET,HEAD"),
         (MESSAGES, "GET,HEAD,POST"),
         ("/api/chat-api/openapi.json", "GET,HEAD"),
+        ("/api/chat-api/asyncapi.json", "GET,HEAD"),
+        ("/docs", "GET,HEAD"),
     ] {
         let refused = send(Method::DELETE, path).await;
         assert_eq!((code(&refused), refused.header("allow")), (ProblemCode::Method, allow), "{path}");

@@ -14,7 +14,10 @@ use self::{
     player::Player,
     transcript::{Conversation, Get, Step, conversations},
 };
-use crate::support::{Over, both, mint, repository, token::SECRET};
+use crate::{
+    asyncapi,
+    support::{Over, both, mint, repository, token::SECRET},
+};
 
 const DOCUMENT: &str = "docs/protocol.md";
 /// Conversations at one time.
@@ -33,9 +36,19 @@ async fn the_conversations_play(over: Over) {
     let tokens = tokens(&conversations);
     let played = conversations.iter().filter(|conversation| over == Over::Redis || !conversation.needs_redis());
     let played = played.map(|conversation| Player::play(conversation, over, tokens.clone()));
-    let failures = stream::iter(played).buffer_unordered(AT_ONCE).filter_map(async |result| result.err());
-    let failures: Vec<String> = failures.collect().await;
+    let (mut heard, mut failures) = (Vec::new(), Vec::new());
+    let results: Vec<_> = stream::iter(played).buffer_unordered(AT_ONCE).collect().await;
+    for result in results {
+        match result {
+            Ok(frames) => heard.extend(frames),
+            Err(failure) => failures.push(failure),
+        }
+    }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    let seen = asyncapi::validate_heard(&heard);
+    for kind in ["ack", "error", "message", "pong", "presence", "reconnect", "subscribed", "unsubscribed", "welcome"] {
+        assert!(seen.contains(kind), "no {kind} was heard, only {seen:?}");
+    }
 }
 
 both!(the_conversations_play);

@@ -18,7 +18,10 @@ use super::{
     names::Names,
     transcript::{Conversation, Get, Receipt, Step},
 };
-use crate::support::{Chat, Client, Node, Over, Signer, client::Offer, http, token::SECRET};
+use crate::{
+    asyncapi::Heard,
+    support::{Chat, Client, Node, Over, Signer, client::Offer, http, token::SECRET},
+};
 
 /// A client's token, in the document.
 const TOKEN: &str = "eyJ…";
@@ -39,10 +42,17 @@ pub struct Player {
     /// Answers over HTTP that have come and not been read yet.
     answers: Vec<(String, http::Answer)>,
     names: Names,
+    /// All frames that came.
+    heard: Vec<Heard>,
 }
 
 impl Player {
-    pub async fn play(conversation: &Conversation, over: Over, tokens: HashMap<String, String>) -> Result<(), String> {
+    /// Returns all frames that came.
+    pub async fn play(
+        conversation: &Conversation,
+        over: Over,
+        tokens: HashMap<String, String>,
+    ) -> Result<Vec<Heard>, String> {
         let chat = Chat::start_with(over, |node| {
             let node = node.env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
             conversation.settings.iter().fold(node, |node, (key, value)| {
@@ -50,8 +60,8 @@ impl Player {
             })
         })
         .await;
-        let (sockets, answers, names) = (BTreeMap::new(), Vec::new(), Names::default());
-        let mut player = Self { chat, tokens, sockets, opened: 0, backup: None, answers, names };
+        let (sockets, answers, names, heard) = (BTreeMap::new(), Vec::new(), Names::default(), Vec::new());
+        let mut player = Self { chat, tokens, sockets, opened: 0, backup: None, answers, names, heard };
         for (line, step) in &conversation.steps {
             player.step(step).await.map_err(|error| match step {
                 Step::Get(_) => format!("{DOCUMENT}, {error}"), // which of its lines, it says itself
@@ -206,8 +216,13 @@ impl Player {
     }
 
     async fn next(&mut self, client: &str) -> Result<Result<Value, Option<(u16, String)>>, String> {
-        let next = timeout(SOON, self.socket(client)?.next_or_close()).await;
-        next.map_err(|_| "gets nothing more".to_owned())
+        let socket = self.socket(client)?;
+        let session = socket.protocol.as_deref() == Some("chat.v1");
+        let next = timeout(SOON, socket.next_or_close()).await.map_err(|_| "gets nothing more".to_owned())?;
+        if let Ok(frame) = &next {
+            self.heard.push(Heard { session, frame: frame.clone() });
+        }
+        Ok(next)
     }
 
     fn compare(&mut self, documented: &Value, real: &Value) -> Result<(), String> {
@@ -245,7 +260,7 @@ impl Player {
     }
 
     /// Nobody got more than was said.
-    async fn end(mut self) -> Result<(), String> {
+    async fn end(mut self) -> Result<Vec<Heard>, String> {
         if let Some((client, answer)) = self.answers.first() {
             return Err(format!("{client} is also answered {} {}", answer.status, answer.body));
         }
@@ -260,7 +275,7 @@ impl Player {
                 }
             }
         }
-        Ok(())
+        Ok(self.heard)
     }
 }
 

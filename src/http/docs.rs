@@ -1,0 +1,40 @@
+//! The reference: OpenAPI for HTTP and AsyncAPI for the sockets, as documents for programs and as one page for people.
+
+use axum::{
+    Router,
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+
+use super::{
+    Problem, asyncapi,
+    files::{CSS, HTML, JS, JSON, file},
+    openapi,
+    page::strict,
+};
+use crate::protocol::ProblemCode;
+
+/// `/docs` with its files, and what it shows.
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let index = async |headers: HeaderMap| strict(file(&headers, HTML, include_str!("docs/docs.html")));
+    let script = async |headers: HeaderMap| strict(file(&headers, JS, include_str!("docs/docs.js")));
+    let schemas = async |headers: HeaderMap| strict(file(&headers, JS, include_str!("docs/schemas.js")));
+    let style = async |headers: HeaderMap| strict(file(&headers, CSS, include_str!("docs/docs.css")));
+    let openapi = async |headers: HeaderMap| document(&headers, openapi::document());
+    let asyncapi = async |headers: HeaderMap| document(&headers, asyncapi::document());
+    Router::new()
+        .route("/docs", get(index))
+        .route("/assets/docs.js", get(script))
+        .route("/assets/schemas.js", get(schemas))
+        .route("/assets/docs.css", get(style))
+        .route("/api/chat-api/openapi.json", get(openapi))
+        .route("/api/chat-api/asyncapi.json", get(asyncapi))
+}
+
+fn document(headers: &HeaderMap, json: serde_json::Result<String>) -> Response {
+    match json {
+        Ok(json) => file(headers, JSON, json),
+        Err(error) => Problem::new(ProblemCode::Bug, error.to_string()).into_response(),
+    }
+}
