@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::ws::{PLAIN, SESSION};
+use super::{
+    docs::print,
+    ws::{PLAIN, SESSION},
+};
 use crate::protocol::{
     Close, ErrorCode, RoomName,
     schema::{self, Kind},
@@ -102,7 +105,7 @@ pub fn document() -> serde_json::Result<String> {
             json!({ "code": close.code(), "reconnect": close.may_reconnect(), "reason": close.reason(), "meaning": close.meaning() })
         }),
     });
-    serde_json::to_string_pretty(&document)
+    print(&document)
 }
 
 /// Who sends or gets a message.

@@ -6,6 +6,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::{
     Problem, asyncapi,
@@ -30,6 +32,22 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/assets/docs.css", get(style))
         .route("/api/chat-api/openapi.json", get(openapi))
         .route("/api/chat-api/asyncapi.json", get(asyncapi))
+}
+
+/// What a reader of a document wants to see first.
+const FIRST: [&str; 8] = ["openapi", "asyncapi", "id", "info", "tags", "servers", "channels", "paths"];
+
+/// A document, ready to print.
+pub(super) fn print(document: &Value) -> serde_json::Result<String> {
+    struct Ordered<'a>(&'a Value);
+    impl Serialize for Ordered<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let first = FIRST.iter().filter_map(|key| Some((*key, self.0.get(key)?)));
+            let all = self.0.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value));
+            serializer.collect_map(first.chain(all.filter(|(key, _)| !FIRST.contains(key))))
+        }
+    }
+    serde_json::to_string_pretty(&Ordered(document))
 }
 
 fn document(headers: &HeaderMap, json: serde_json::Result<String>) -> Response {

@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{Problem, presence, rooms, users, ws};
+use super::{Problem, docs::print, presence, rooms, users, ws};
 use crate::protocol::schema;
 
 #[derive(OpenApi)]
@@ -37,5 +37,5 @@ impl Modify for Bearer {
 pub fn document() -> serde_json::Result<String> {
     let mut document = serde_json::to_value(Document::openapi())?;
     schema::without_null(&mut document);
-    serde_json::to_string_pretty(&document)
+    print(&document)
 }

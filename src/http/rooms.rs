@@ -51,7 +51,7 @@ pub(super) struct NewMessage {
     #[schema(example = "chat")]
     kind: Option<String>,
     /// Any JSON.
-    #[schema(value_type = Value, example = json!({"text": "hi"}))]
+    #[schema(value_type = Value)]
     payload: serde_json::Value,
     /// W3C trace context; goes before the header of that name.
     traceparent: Option<String>,
@@ -120,7 +120,7 @@ impl IntoResponses for ReadRefusals {
         ("Idempotency-Key" = Option<String>, Header, description = "The caller's own word for this message; a secret where callers are anonymous", min_length = 1, max_length = 64),
         ("traceparent" = Option<String>, Header, description = "W3C trace context that the server's spans continue"),
     ),
-    request_body = NewMessage,
+    request_body(content = NewMessage, example = json!({"type": "note", "payload": {"text": "hi"}})),
     responses((status = 201, description = "Stored", body = Published), PublishRefusals),
     security((), ("bearer" = [])),
 )]

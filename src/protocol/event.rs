@@ -186,7 +186,7 @@ pub(crate) struct Delivery<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     n: Option<u64>,
     /// Any JSON, byte for byte as sent.
-    #[schema(value_type = Value, example = json!({"text": "hi"}))]
+    #[schema(value_type = Value)]
     payload: &'a RawValue,
 }
 
@@ -224,7 +224,7 @@ pub enum Event<'a> {
         message: &'a str,
         /// Whether the same frame may succeed later.
         retryable: bool,
-        /// How long to wait before that.
+        /// Milliseconds to wait before that.
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
         /// For a publish: whether it may have been stored.
@@ -254,7 +254,7 @@ pub enum Event<'a> {
         from: Option<&'a str>,
         /// The node that holds the socket, for support.
         node: &'a str,
-        /// How often the server pings, and a quiet client should.
+        /// Milliseconds between two pings of the server, and of a quiet client.
         heartbeat_ms: u64,
         /// What a client has to keep to.
         limits: Limits,
@@ -266,7 +266,7 @@ pub enum Event<'a> {
     },
     /// The session is in a room.
     Subscribed {
-        /// Which.
+        /// Which room.
         #[schema(value_type = RoomName)]
         room: &'a str,
         /// Where live begins.
@@ -279,25 +279,25 @@ pub enum Event<'a> {
         /// Who is there.
         #[serde(skip_serializing_if = "Option::is_none")]
         presence: Option<Roster>,
-        /// Echoed.
+        /// That of the frame which this answers.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
     },
     /// The session is not in a room any more.
     Unsubscribed {
-        /// Which.
+        /// Which room.
         #[schema(value_type = RoomName)]
         room: &'a str,
         /// Why, if it did not ask for it.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<ErrorCode>,
-        /// Echoed.
+        /// That of the frame which this answers.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
     },
     /// Who is in a room has changed. With neither list nor changes only the number is known.
     Presence {
-        /// Which.
+        /// Which room.
         #[schema(value_type = RoomName)]
         room: &'a str,
         /// Who has come.
@@ -317,12 +317,12 @@ pub enum Event<'a> {
     },
     /// Before a close 1012: when to come back.
     Reconnect {
-        /// Milliseconds.
+        /// Milliseconds to wait before the next socket.
         after_ms: u64,
     },
     /// The answer to an application's `ping`.
     Pong {
-        /// Echoed.
+        /// That of the frame which this answers.
         #[serde(skip_serializing_if = "Option::is_none")]
         r#ref: Option<&'a str>,
     },
@@ -331,7 +331,7 @@ pub enum Event<'a> {
 /// What a session is told of its limits.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct Limits {
-    /// Longest text frame.
+    /// Longest text frame, in bytes.
     pub message_bytes: usize,
     /// Most rooms at one time.
     pub rooms: usize,

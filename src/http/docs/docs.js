@@ -177,11 +177,11 @@ function listen() {
   });
   $("filter").addEventListener("input", filter);
   $("filter").addEventListener("keydown", ({ key }) => {
-    if (key === "Escape") clear();
     const first = document.querySelector("article:not([hidden])");
     if (key === "Enter" && first) location.hash = first.id;
   });
   addEventListener("keydown", (event) => {
+    if (event.key === "Escape") clear();
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
     event.preventDefault();
     $("filter").focus();

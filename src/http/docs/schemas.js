@@ -18,9 +18,10 @@ export function paragraphs(text) {
   return (text ?? "").split(/\n\s*\n/).filter(Boolean).map((part) => element("p", {}, prose(part)));
 }
 
-/** A value as it stands on the wire, laid out for reading. */
+/** A value as it stands on the wire, laid out for reading: what it is comes first. */
 export function json(value, label) {
-  return element("pre", { tabindex: "0", role: "region", "aria-label": label }, JSON.stringify(value, null, 2));
+  const frame = value?.type === undefined ? value : { type: value.type, ...value };
+  return element("pre", { tabindex: "0", role: "region", "aria-label": label }, JSON.stringify(frame, null, 2));
 }
 
 /** Terms and what is said of them: `[term, details]`, each one child or a list. */
@@ -59,14 +60,15 @@ function separated(parts, separator) {
   return parts.flatMap((part, index) => (index ? [separator, part] : [part]));
 }
 
-/** The fields of an object, those first that have to be there; or, for other schemas, what they allow. */
+/** The fields of an object: `type`, then those that have to be there; or, for other schemas, what they allow. */
 export function fieldsOf(schema = {}) {
   const variants = schema.oneOf?.filter((variant) => variant.properties);
   if (variants?.length) return separated(variants.map((variant) => [fieldsOf(variant)]), element("p", {}, "or"));
   const required = new Set(schema.required);
   const fields = Object.entries(schema.properties ?? {});
   if (!fields.length) return element("p", {}, typeOf(schema));
-  fields.sort(([a], [b]) => required.has(b) - required.has(a));
+  const rank = (name) => (name === "type" ? 0 : required.has(name) ? 1 : 2);
+  fields.sort(([a], [b]) => rank(a) - rank(b));
   return list(fields.map(([name, field]) => [named(name, required.has(name)), [element("p", { class: "type" }, typeOf(field)), paragraphs(field.description)]]));
 }
 
