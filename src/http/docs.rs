@@ -1,5 +1,7 @@
 //! The reference: OpenAPI for HTTP and AsyncAPI for the sockets, as documents for programs and as one page for people.
 
+use std::sync::LazyLock;
+
 use axum::{
     Router,
     http::HeaderMap,
@@ -17,14 +19,18 @@ use super::{
 };
 use crate::protocol::ProblemCode;
 
+/// Made once: they say the same as long as the process lives.
+static OPENAPI: LazyLock<serde_json::Result<String>> = LazyLock::new(openapi::document);
+static ASYNCAPI: LazyLock<serde_json::Result<String>> = LazyLock::new(asyncapi::document);
+
 /// `/docs` with its files, and what it shows.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let index = async |headers: HeaderMap| strict(file(&headers, HTML, include_str!("docs/docs.html")));
     let script = async |headers: HeaderMap| strict(file(&headers, JS, include_str!("docs/docs.js")));
     let schemas = async |headers: HeaderMap| strict(file(&headers, JS, include_str!("docs/schemas.js")));
     let style = async |headers: HeaderMap| strict(file(&headers, CSS, include_str!("docs/docs.css")));
-    let openapi = async |headers: HeaderMap| document(&headers, openapi::document());
-    let asyncapi = async |headers: HeaderMap| document(&headers, asyncapi::document());
+    let openapi = async |headers: HeaderMap| document(&headers, &OPENAPI);
+    let asyncapi = async |headers: HeaderMap| document(&headers, &ASYNCAPI);
     Router::new()
         .route("/docs", get(index))
         .route("/assets/docs.js", get(script))
@@ -50,9 +56,9 @@ pub(super) fn print(document: &Value) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&Ordered(document))
 }
 
-fn document(headers: &HeaderMap, json: serde_json::Result<String>) -> Response {
+fn document(headers: &HeaderMap, json: &'static serde_json::Result<String>) -> Response {
     match json {
-        Ok(json) => file(headers, JSON, json),
+        Ok(json) => file(headers, JSON, json.as_str()),
         Err(error) => Problem::new(ProblemCode::Bug, error.to_string()).into_response(),
     }
 }

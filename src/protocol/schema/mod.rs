@@ -1,25 +1,19 @@
 //! Every kind of frame as a JSON schema with examples, for documents. The schemas are derived from the types that decode and encode the frames;
 //! what a type cannot say (which fields go together) stands here, and tests hold it against the decoder.
 
+mod examples;
+mod names;
+
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+    openapi::{RefOr, Schema},
 };
 
-use super::{
-    ClientId, ErrorCode, Event, Limits, Message, MessageId, Occupant, Outcome, RESERVED_TYPES, RoomName, Roster,
-    UserId, command::Wire, event::Delivery,
-};
-
-/// The pattern of a room's name, but for `.` and `..`.
-const ROOM: &str = "^(?!\\.{1,2}$)[A-Za-z0-9_.-]{1,128}$";
-/// Where a message of a log stands, as in its `id`.
-const POSITION: &str = "^[0-9]{1,16}-[0-9]{1,16}$";
-/// The same, or nothing.
-const MAYBE_POSITION: &str = "^([0-9]{1,16}-[0-9]{1,16})?$";
+pub(super) use self::names::positions;
+use super::{Event, RESERVED_TYPES, command::Wire, event::Delivery};
 
 /// A kind of frame.
 #[derive(Debug)]
@@ -47,7 +41,7 @@ pub fn commands() -> Vec<Kind> {
 /// What the server sends.
 #[must_use]
 pub fn events() -> Vec<Kind> {
-    let examples = event_examples();
+    let examples = examples::events();
     let derived = plain(&Event::schema());
     let events = derived["oneOf"].as_array().into_iter().flatten().map(|schema| {
         let name = tag(schema).unwrap_or_default();
@@ -204,87 +198,6 @@ impl Shape {
     }
 }
 
-/// At least one of each, encoded as it is sent.
-fn event_examples() -> Vec<Value> {
-    let (room, red) = (RoomName::lobby(), MessageId { epoch: 1_764_000_000_000, seq: 42 });
-    let client: Option<ClientId> = "019346a7d8f27c3e8a51b2c3d4e5f607".parse().ok();
-    let client_id = client.unwrap_or_else(ClientId::random);
-    let alice = UserId::new("alice").map_or(Occupant::Anonymous(client_id), Occupant::User);
-    let bob = Occupant::Anonymous(client_id);
-    let roster = Roster::of(vec![alice.clone(), bob.clone()], 2);
-    let r#ref = Some("a");
-    let limits = Limits { message_bytes: 32_768, rooms: 100 };
-    let (from, node, heartbeat_ms) = (Some("alice"), "chat-api-6f9d6685b4-jh9tx", 25_000);
-    let rooms = BTreeMap::from([("general", red), (RoomName::LOBBY, MessageId::START)]);
-    let presence = BTreeMap::from([("general", roster.clone())]);
-    let refused = |code: ErrorCode, message| Event::Error {
-        code,
-        message,
-        retryable: code.retryable(),
-        retry_after_ms: None,
-        outcome: None,
-        room: None,
-        r#ref,
-        n: None,
-        last_n: None,
-    };
-    let mut unknown = refused(ErrorCode::Unavailable, "the message log did not answer in time");
-    if let Event::Error { outcome, retry_after_ms, .. } = &mut unknown {
-        (*outcome, *retry_after_ms) = (Some(Outcome::Unknown), Some(1000));
-    }
-    let mut gap = refused(ErrorCode::Gap, "messages before this one never arrived: send again from `last_n` + 1");
-    if let Event::Error { r#ref, n, last_n, .. } = &mut gap {
-        (*r#ref, *n, *last_n) = (None, Some(3), Some(1));
-    }
-    let events = [
-        Event::Ack { r#ref, n: None, id: Some(red) },
-        Event::Ack { r#ref: None, n: Some(3), id: Some(red) },
-        refused(ErrorCode::InvalidMessage, "`payload` is missing: it holds the message, as any JSON"),
-        unknown,
-        gap,
-        Event::Welcome { client_id, from, node, heartbeat_ms, limits, rooms, presence },
-        Event::Subscribed {
-            room: "general",
-            id: red,
-            recovered: true,
-            rollback: None,
-            presence: Some(roster.clone()),
-            r#ref,
-        },
-        Event::Subscribed {
-            room: "general",
-            id: red,
-            recovered: true,
-            rollback: Some(MessageId { seq: 39, ..red }),
-            presence: None,
-            r#ref: None,
-        },
-        Event::Unsubscribed { room: "general", reason: None, r#ref },
-        Event::Unsubscribed { room: "general", reason: Some(ErrorCode::Forbidden), r#ref: None },
-        Event::Presence { room: "general", joined: vec![&bob], left: vec![&alice], here: None, count: 1 },
-        Event::Presence { room: "general", joined: vec![], left: vec![], here: roster.here.as_deref(), count: 2 },
-        Event::Reconnect { after_ms: 740 },
-        Event::Pong { r#ref },
-    ];
-    let client_id = client_id.to_string();
-    let hi = RawValue::from_string(r#"{"text":"hi"}"#.into()).unwrap_or_default();
-    let null = <Box<RawValue>>::default();
-    let message = Message {
-        kind: "chat",
-        id: Some(red),
-        room: &room,
-        from,
-        client_id: &client_id,
-        timestamp_ms: 1_764_000_000_120,
-        n: None,
-        payload: &hi,
-    };
-    let typing = Message { kind: "typing", id: None, from: None, payload: &null, ..message };
-    let messages = [message, typing].map(|message| serde_json::to_value(message.delivery()));
-    let events = events.iter().map(serde_json::to_value);
-    messages.into_iter().chain(events).filter_map(Result::ok).collect()
-}
-
 /// The `type` that a schema asks for.
 fn tag(schema: &Value) -> Option<String> {
     schema["properties"]["type"]["enum"][0].as_str().map(str::to_owned)
@@ -338,66 +251,12 @@ pub(crate) fn without_null(schema: &mut Value) {
     }
 }
 
-/// A text with a grammar.
-fn text(description: &str, pattern: Option<&str>, example: &str) -> RefOr<Schema> {
-    let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description)).pattern(pattern);
-    Schema::from(text.examples([example]).build()).into()
-}
-
-/// Rooms with their positions.
-pub(super) fn positions() -> Schema {
-    let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(ROOM));
-    let position = ObjectBuilder::new().schema_type(Type::String).pattern(Some(MAYBE_POSITION));
-    let rooms = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .description(Some("Rooms, each with the position from which to take it up again, or with an empty text."))
-        .min_properties(Some(1))
-        .property_names(Some(Schema::from(name.build())))
-        .additional_properties(Some(Schema::from(position.build())));
-    rooms.build().into()
-}
-
-impl PartialSchema for RoomName {
-    fn schema() -> RefOr<Schema> {
-        text("The name of a room; case counts.", Some(ROOM), "general")
-    }
-}
-
-impl PartialSchema for UserId {
-    fn schema() -> RefOr<Schema> {
-        text("A user: `sub` of the token. 1 to 128 characters without control characters.", None, "alice")
-    }
-}
-
-impl PartialSchema for ClientId {
-    fn schema() -> RefOr<Schema> {
-        text(
-            "One connection, unique over all nodes and time.",
-            Some("^[0-9a-f]{32}$"),
-            "019346a7d8f27c3e8a51b2c3d4e5f607",
-        )
-    }
-}
-
-impl PartialSchema for MessageId {
-    fn schema() -> RefOr<Schema> {
-        let description = "A position in a room's log, and what `after` takes. An opaque text: compare it for equality only, and only within \
-                           its room. `0-0` is before the first message.";
-        text(description, Some(POSITION), "1764000000000-42")
-    }
-}
-
-impl ToSchema for RoomName {}
-impl ToSchema for UserId {}
-impl ToSchema for ClientId {}
-impl ToSchema for MessageId {}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::protocol::Command;
+    use crate::protocol::{Command, ErrorCode};
 
     fn named(kinds: &[Kind]) -> BTreeSet<&str> {
         kinds.iter().map(|kind| kind.name.as_str()).collect()
