@@ -82,6 +82,18 @@ def check_alerts(folder):
         check(f"{name}: runbook", texts["runbook_url"] == f"docs/operations.md#{name.lower()}")
 
 
+def check_whole_bucket():
+    """A bucket of a whole number is found as Prometheus 2 and 3 write it."""
+    whole = ("--set", "metrics.prometheusRule.thresholds.deliverySeconds=1")
+    alerts = json.dumps(chart.alerts("-f", str(chart.HERE / "values.yaml"), *whole))
+    matchers = re.findall(r'delivery_latency_seconds_bucket\{le(=~?)\\"([^"]+)\\"', alerts)
+    for operator, value in matchers:
+        for written in ("1", "1.0"):
+            found = re.fullmatch(value, written) if operator == "=~" else value == written
+            check(f"the bucket {written} is found", found, f"{operator} {value}")
+    check("the alerts ask for a bucket", matchers)
+
+
 def overlaps(one, other):
     """Whether two panels cover each other."""
     one, other = one["gridPos"], other["gridPos"]
@@ -182,6 +194,7 @@ def main():
         check_alerts(pathlib.Path(folder))
         check_dashboard(pathlib.Path(folder))
     check_config_map()
+    check_whole_bucket()
     for failure in failures:
         print("FAILED", failure)
     print(f"{passed} passed, {len(failures)} failed")

@@ -37,7 +37,7 @@ chat-slo:
         > {{ .factor }} * (1 - {{ $limit.deliveryObjective }})
       )
       and sum {{ $by }} (increase(chat_delivery_latency_seconds_count{{ $all }}[{{ .long }}]))
-        - sum {{ $by }} (increase(chat_delivery_latency_seconds_bucket{le="{{ $limit.deliverySeconds }}",{{ $own }}}[{{ .long }}]))
+        - sum {{ $by }} (increase(chat_delivery_latency_seconds_bucket{ {{- include "chat-api.inTime" $ }},{{ $own }}}[{{ .long }}]))
         >= {{ $limit.deliveriesLate }}
     for: {{ .for }}
     severity: {{ .severity }}

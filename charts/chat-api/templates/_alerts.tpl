@@ -17,10 +17,19 @@ chat_upgrade_failures_total{reason=~"draining|full|busy|unavailable",{{ include 
 {{ $failed }} / ({{ $opened }} + {{ $failed }})
 {{- end -}}
 
+{{/* Matcher of the bucket of deliveries that are not late. Prometheus 3 writes a whole number as 1.0, earlier ones as the service does, as 1. */}}
+{{- define "chat-api.inTime" -}}
+{{- $seconds := .Values.metrics.prometheusRule.thresholds.deliverySeconds | toString -}}
+{{- if contains "." $seconds -}}
+le="{{ $seconds }}"
+{{- else -}}
+le=~"{{ $seconds }}([.]0)?"
+{{- end -}}
+{{- end -}}
+
 {{/* Share of the deliveries that were late. */}}
 {{- define "chat-api.deliveryErrors" -}}
 {{- $series := include "chat-api.series" .root -}}
-{{- $seconds := .root.Values.metrics.prometheusRule.thresholds.deliverySeconds -}}
-1 - sum by (namespace, job) (rate(chat_delivery_latency_seconds_bucket{le="{{ $seconds }}",{{ $series }}}[{{ .window }}]))
+1 - sum by (namespace, job) (rate(chat_delivery_latency_seconds_bucket{ {{- include "chat-api.inTime" .root }},{{ $series }}}[{{ .window }}]))
   / sum by (namespace, job) (rate(chat_delivery_latency_seconds_count{{ printf "{%s}" $series }}[{{ .window }}]))
 {{- end -}}

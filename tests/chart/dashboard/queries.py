@@ -5,7 +5,8 @@ from .grafana import Panel
 OWN = 'namespace=~"$namespace",job=~"$job",instance=~"$instance"'
 # The reasons with a 5xx status, as in the chart's alerts.
 OURS = 'reason=~"draining|full|busy|unavailable"'
-LATE, UNAVAILABLE, RECOVERED = 'le="$late"', 'code="unavailable"', 'outcome="recovered"'
+# Prometheus 3 writes a bucket of a whole number as 1.0, earlier ones as the service does, as 1.
+LATE, UNAVAILABLE, RECOVERED = 'le=~"$late([.]0)?"', 'code="unavailable"', 'outcome="recovered"'
 # Of something that is 1 when it is well.
 YES = (("red", None), ("green", 1))
 QUANTILES = (0.5, 0.95, 0.99)
