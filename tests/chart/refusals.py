@@ -103,6 +103,7 @@ SCHEMA_FAULTS = [
 
 FITTING = [
     {"redis": NONE, "replicaCount": 1},
+    {"config": {"log": None}},
     {"redis": {"mode": "external", "external": {"url": "redis://redis:6379/0"}}},
     {"redis": {"mode": "external", "external": {"url": "redis://user@redis:6379/0"}}},
     {"redis": {"mode": "external", "external": {"url": "rediss://mymaster/1", "sentinels": ["s:1"], "tls": {"existingSecret": "t"}}}},

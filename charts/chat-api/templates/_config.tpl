@@ -46,7 +46,7 @@
 {{- $settings := include "chat-api.settings" . | fromYaml -}}
 {{- range $path := list "server.origins" "auth.public_key" "log.filter" -}}
 {{- $parts := splitList "." $path -}}
-{{- $_ := set $settings (first $parts) (omit (get $settings (first $parts)) (last $parts)) -}}
+{{- $_ := set $settings (first $parts) (omit (get $settings (first $parts) | default dict) (last $parts)) -}}
 {{- end -}}
 {{- toYaml $settings -}}
 {{- end -}}
