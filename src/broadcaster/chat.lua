@@ -294,7 +294,9 @@ local function attend(keys, args)
   end
   local gone = {}
   for other, ends in pairs(leases) do
-    if ends <= now or (whole and other == node) then
+    -- Its own lease may have ended while the node was held up: what it said stands, as nobody has taken it out yet.
+    local over = ends <= now and other ~= node
+    if over or (whole and other == node) then
       gone[other] = true
       leases[other] = nil
     end

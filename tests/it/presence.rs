@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Node, NodeBuilder, Over, both, client::Offer, eventually, mint};
+use crate::support::{Chat, Client, Node, NodeBuilder, Over, Redis, both, client::Offer, eventually, mint};
 
 fn user(name: &str) -> Offer {
     Offer::default().header("authorization", format!("Bearer {}", mint(SECRET, name)))
@@ -141,6 +141,27 @@ async fn a_rollout_shows_nobody_leaving_and_a_crash_does_after_the_lease() {
     let redis = chat.redis.take().expect("over Redis");
     let third = Node::builder().env("REDIS_URL", &redis.url()).start().await;
     eventually("the lease ends", || async { third.get(path).await.json()["count"] == 0 }).await;
+}
+
+/// A node is held up for longer than its lease, and goes on before anybody has noticed more than that: who was there is there again.
+#[tokio::test]
+async fn a_node_that_was_held_up_still_has_its_own() {
+    let redis = Redis::start().await;
+    let node = |lease: &str| {
+        Node::builder().env("REDIS_URL", &redis.url()).env("CHAT_PRESENCE__LINGER", "1s").env("CHAT_PRESENCE__LEASE", lease)
+    };
+    // The other one has no reason to look at the leases meanwhile.
+    let (held_up, other) = (node("3s").start().await, node("1h").start().await);
+    let (_watcher, _) = session(&other, Offer::default()).await;
+    let mut client = held_up.client(PATH).await;
+    let path = "/api/chat-api/rooms/general/presence";
+    let count = async || other.get(path).await.json()["count"].clone();
+    eventually("both are there", async || count().await == 2).await;
+    held_up.signal("STOP");
+    eventually("its lease has ended", async || count().await == 1).await;
+    held_up.signal("CONT");
+    eventually("it is there again", async || count().await == 2).await;
+    client.ping().await;
 }
 
 /// Redis forgets everything: the nodes say again who is there.
