@@ -172,6 +172,12 @@ impl KeySet {
         self.keys.iter().any(|key| key.id == id)
     }
 
+    /// Whether the other has the same keys, under the same names and for the same algorithms.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let same = |(one, two): (&Key, &Key)| (one.id, &one.kid, one.algorithms) == (two.id, &two.kid, two.algorithms);
+        self.keys.len() == other.keys.len() && self.keys.iter().zip(&other.keys).all(same)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = KeyId> {
         self.keys.iter().map(Key::id)
     }

@@ -123,7 +123,7 @@ impl Authenticator {
         let Some(keys) = load_keys(auth)? else { return Ok(()) };
         let new = KeySet::new(keys, None);
         set.send_if_modified(|old| {
-            let same = old.ids().eq(new.ids());
+            let same = old.is(&new);
             if !same {
                 *old = Arc::new(new);
             }

@@ -117,6 +117,32 @@ async fn keys_origins_and_the_log_filter_change_without_a_dropped_socket() {
     assert_eq!(open(&node, &old, "alice").await.err(), Some(401));
 }
 
+/// The same key under another name, as its issuer calls it by now: tokens that name it so are good, and its sockets stay.
+#[tokio::test]
+async fn a_key_of_a_set_is_renamed() {
+    let signer = Signer::pair(jsonwebtoken::Algorithm::ES256, "old");
+    let renamed = signer.named("new");
+    let jwks = |kid: &str| {
+        let mut jwk = signer.jwk.clone();
+        jwk["kid"] = kid.into();
+        serde_json::json!({ "keys": [jwk] }).to_string()
+    };
+    let mount = Mount::new(&[("jwks.json", &jwks("old"))]);
+    let node = Node::builder()
+        .env("AUTH_ENABLED", "true")
+        .env("CHAT_AUTH__JWKS_FILE", &mount.path("jwks.json"))
+        .env("CHAT_SERVER__ORIGINS", "https://new.example")
+        .start()
+        .await;
+    let mut socket = open(&node, &signer, "alice").await.expect("let in");
+    assert_eq!(open(&node, &renamed, "bob").await.err(), Some(401), "nobody has heard of it yet");
+    mount.swap(&[("jwks.json", &jwks("new"))]);
+    node.wait_for_metric(r#"chat_config_reloads_total{outcome="applied"}"#, 1.0).await;
+    open(&node, &renamed, "bob").await.expect("let in");
+    assert_eq!(open(&node, &signer, "alice").await.err(), Some(401), "by a name that is gone");
+    socket.ping().await;
+}
+
 /// A secret in a file of its own, without a configuration file.
 #[tokio::test]
 async fn a_mounted_secret_is_rotated() {
