@@ -91,7 +91,7 @@ impl Authenticator {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Arc<Self>> {
         let rules = Rules::new(auth)?;
-        let revocations = Revocations::new(auth.max_token_age);
+        let revocations = Revocations::new(auth.longest_life());
         if !auth.enabled {
             return Ok(Arc::new(Self { rules, keys: None, revocations }));
         }

@@ -13,7 +13,7 @@ use crate::{config, protocol::UserId};
 /// The longest token that is looked at.
 const LONGEST: usize = 8 << 10;
 /// Seconds that the clocks of issuer and node may differ.
-pub(super) const LEEWAY: u64 = 5;
+pub(super) const LEEWAY: u64 = config::Auth::LEEWAY.as_secs();
 /// What a token may say that it is (RFC 8725 §3.11); others of the same issuer are not meant for us, such as those that end a session.
 const TYPES: [&str; 2] = ["jwt", "at+jwt"];
 

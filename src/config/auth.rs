@@ -52,6 +52,15 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// How far the clocks of issuer and node may differ.
+    pub const LEEWAY: Duration = Duration::from_secs(5);
+
+    /// How long after its `iat` a token may still count, and whatever takes it away has to hold.
+    #[must_use]
+    pub fn longest_life(&self) -> Duration {
+        self.max_token_age.saturating_add(Self::LEEWAY)
+    }
+
     /// Rooms and letters as one text has them: `lobby=s, team.*=sp`; each room once.
     #[must_use]
     pub fn parse_rooms(text: &str) -> Option<BTreeMap<String, String>> {

@@ -1,5 +1,7 @@
 //! An administrator takes a user's access away: sockets are closed on every node, older tokens refused, also where it was not heard at once.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::{
@@ -69,6 +71,21 @@ async fn who_did_not_hear_it_reads_it() {
     assert_eq!(socket.closed().await.0, 4401);
     let late = guarded(Node::builder()).env("REDIS_URL", &redis.url()).start().await;
     assert_eq!(open(&late, &alice).await.err(), Some(401));
+}
+
+/// By the difference that clocks may have, a token counts for longer than `auth.max_token_age`, and so does what takes it away.
+#[tokio::test]
+async fn a_revocation_outlives_the_tokens() {
+    let node = guarded(Node::builder()).env("CHAT_AUTH__MAX_TOKEN_AGE", "2s").start().await;
+    let (alice, issued) = (token("alice", false), Instant::now());
+    assert_eq!(revoke(&node, "alice", &token("root", true)).await, 204);
+    eventually("the token is older than it should get", async || {
+        assert_eq!(revoke(&node, "bob", &token("root", true)).await, 204); // forgets those that are over
+        issued.elapsed() > Duration::from_secs(4)
+    })
+    .await;
+    assert_eq!(open(&node, &alice).await.err(), Some(401));
+    assert!(node.metric(r#"chat_auth_failures_total{reason="revoked"}"#).await >= 1.0, "not for its age");
 }
 
 /// No client can speak in the room in which nodes say it.

@@ -91,8 +91,8 @@ impl Settings {
             retention: publisher::Retention { messages, log, meta: META_AGE.max(log) },
             internal: publisher::Retention {
                 messages: INTERNAL_MESSAGES,
-                log: config.auth.max_token_age,
-                meta: META_AGE.max(config.auth.max_token_age),
+                log: config.auth.longest_life(),
+                meta: META_AGE.max(config.auth.longest_life()),
             },
         })
     }
