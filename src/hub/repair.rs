@@ -32,7 +32,7 @@ impl Hub {
             match page.relation {
                 Relation::Exact => {}
                 Relation::Rollback(to) => self.roll_back(room, to, page.top),
-                Relation::Reset => return self.reset(room, page.top),
+                Relation::Reset => return self.reset(room, from, page.top),
             }
             for batch in Batch::split(&page.publications) {
                 room.repaired(&batch, snapshot);
@@ -48,11 +48,18 @@ impl Hub {
         }
     }
 
-    /// The log does not have the members' position any more: sessions are told, plain sockets come back and read what it has.
-    fn reset(&self, room: &Room, top: MessageId) {
-        self.metrics.resets.inc();
+    /// The log does not have the members' position any more: sessions are told, plain sockets come back and read what it has. In the same epoch
+    /// nothing was lost: the log has only trimmed what was not read in time.
+    fn reset(&self, room: &Room, from: MessageId, top: MessageId) {
         let everybody = room.reset(top);
-        tracing::warn!(room = %room.name, connections = everybody.len(), "the room's log has lost its position; its members start over");
+        let connections = everybody.len();
+        if from.epoch == top.epoch {
+            self.metrics.overruns.inc();
+            tracing::warn!(room = %room.name, connections, "more was said than the room's log keeps; its members start over");
+        } else {
+            self.metrics.resets.inc();
+            tracing::warn!(room = %room.name, connections, "the room's log has lost its position; its members start over");
+        }
         tell_apart(room, everybody, top, None);
     }
 

@@ -205,6 +205,11 @@ impl Metrics {
             "Repairs that found the log to have lost its last messages.",
             "has a failover lost messages?",
         ))?,
+            overruns: make.counter((
+            "overruns_total",
+            "Repairs that found more said meanwhile than the log keeps.",
+            "is `history.messages` too small for what a node misses?",
+        ))?,
             redis_up: make.gauge((
             "redis_up",
             "1 while Redis answers; always 0 where none is used.",

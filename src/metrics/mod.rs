@@ -58,6 +58,7 @@ pub struct Metrics {
     repairs: IntCounterVec,
     pub resets: IntCounter,
     pub rollbacks: IntCounter,
+    pub overruns: IntCounter,
     pub redis_up: IntGauge,
     redis_seconds: HistogramVec,
     redis_failures: IntCounterVec,

@@ -32,6 +32,28 @@ async fn insist(client: &mut Client, payload: &Value) -> usize {
     }
 }
 
+/// More is said than the log keeps while a node does not hear it: its members start over, but Redis has lost nothing.
+#[tokio::test]
+async fn more_was_said_than_the_log_keeps() {
+    let chat = Chat::start_with(Over::Redis, |node| node.env("CHAT_HISTORY__MESSAGES", "1")).await;
+    let mut reader = chat.client(1, "/api/chat-api/ws/r").await;
+    let say = async |n: usize| {
+        let body = format!(r#"{{"payload":{n}}}"#);
+        assert_eq!(chat.nodes[0].post("/api/chat-api/rooms/r/messages", &body, &[]).await.status, 201);
+    };
+    say(0).await;
+    assert_eq!(reader.message().await["payload"], 0);
+    chat.nodes[1].signal("STOP");
+    chat.redis.as_ref().expect("over Redis").command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    for n in 1..4 {
+        say(n).await;
+    }
+    chat.nodes[1].signal("CONT");
+    assert_eq!(reader.closed().await.0, 1012);
+    chat.nodes[1].wait_for_metric("chat_overruns_total", 1.0).await;
+    assert_eq!(chat.nodes[1].metric("chat_resets_total").await, 0.0);
+}
+
 #[tokio::test]
 async fn killed_and_started_again() {
     let mut chat = Chat::start(Over::Redis).await;
