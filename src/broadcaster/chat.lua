@@ -349,6 +349,18 @@ local function attend(keys, args)
   return { 'ok', roster }
 end
 
+-- Renews one node's leases in rooms of which it has nothing new to say. keys: here and channel of each. args: the node; milliseconds of its lease;
+-- most occupants to list. Returns for each what attend does; {'whole', ''} too for a room that it fails in, so that the others do not mind.
+local function renew(keys, args)
+  local replies = {}
+  for index = 1, #keys, 2 do
+    local same = { args[1], args[2], args[3], '0', '0' }
+    local done, reply = pcall(attend, { keys[index], keys[index + 1] }, same)
+    replies[#replies + 1] = done and reply or { 'whole', '' }
+  end
+  return replies
+end
+
 -- Reads without writing. keys: here. args: most occupants to list. Returns everybody as JSON.
 local function roster(keys, args)
   local now, gone = milliseconds(), {}
@@ -376,4 +388,5 @@ redis.register_function { function_name = '@LIBRARY@_canary', callback = canary,
 redis.register_function('@LIBRARY@_attend', attend)
 -- The same where nobody has come: it only makes room, so it may run when Redis is full.
 redis.register_function { function_name = '@LIBRARY@_recede', callback = attend, flags = { 'allow-oom' } }
+redis.register_function { function_name = '@LIBRARY@_renew', callback = renew, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@LIBRARY@_roster', callback = roster, flags = { 'no-writes' } }

@@ -8,7 +8,10 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 use super::{Connection, Hub, SHARDS, Shard, presence::Presence, room::Room};
 use crate::{
@@ -21,6 +24,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// Rooms that are seen to at one time.
 const CONCURRENT: usize = 16;
+/// Rooms whose leases are renewed by one call, for which Redis does nothing else.
+const AT_ONCE: usize = 64;
 /// How often a lease is renewed before it would end.
 const RENEWALS: u32 = 3;
 
@@ -29,11 +34,13 @@ pub(super) struct Desk {
     settings: config::Presence,
     /// Rooms to look at.
     pending: Mutex<HashSet<RoomName>>,
+    /// What others have said may have been missed in every room.
+    doubted: Notify,
 }
 
 impl Desk {
     pub(super) fn new(settings: config::Presence) -> Self {
-        Self { settings, pending: Mutex::default() }
+        Self { settings, pending: Mutex::default(), doubted: Notify::new() }
     }
 
     /// Of a room that begins; the lobby, where everybody is, has none.
@@ -55,9 +62,9 @@ impl Desk {
         self.change(room, |presence| presence.learn(roster));
     }
 
-    /// The lease is renewed, and what others have said meanwhile learned.
-    pub(super) fn renew(&self, room: &Room) {
-        self.change(room, Presence::renew);
+    /// What others have said may have been missed: every room's lease is renewed, which tells.
+    pub(super) fn doubt(&self) {
+        self.doubted.notify_one();
     }
 
     fn change(&self, room: &Room, change: impl FnOnce(&mut Presence)) {
@@ -85,7 +92,14 @@ impl Hub {
         while !self.closing.load(Ordering::SeqCst) {
             tokio::select! {
                 _ = tick.tick() => self.see_to_rooms().await,
-                _ = renewal.tick() => shards.by_ref().take(1).for_each(|shard| self.renew_leases(shard)),
+                _ = renewal.tick() => if let Some(shard) = shards.next() {
+                    self.renew_leases(shard).await;
+                },
+                () = self.desk.doubted.notified() => for shard in &self.shards {
+                    if !self.renew_leases(shard).await {
+                        break; // it is said again when Redis is back
+                    }
+                },
             }
         }
     }
@@ -112,9 +126,29 @@ impl Hub {
         stream::iter(rooms).for_each_concurrent(CONCURRENT, tell).await;
     }
 
-    fn renew_leases(&self, shard: &Shard) {
-        let rooms: Vec<Arc<Room>> = shard.rooms.read().values().cloned().collect();
-        rooms.iter().for_each(|room| self.desk.renew(room));
+    /// Renews this node's leases, and learns what others have said meanwhile. What fails has its next turn before the lease ends; if it ends all the
+    /// same, the broadcaster says so. False: something failed.
+    async fn renew_leases(&self, shard: &Shard) -> bool {
+        let config::Presence { lease, events_max, .. } = self.desk.settings;
+        let leased = |room: &&Arc<Room>| room.presence.as_ref().is_some_and(|presence| presence.lock().is_known());
+        let rooms: Vec<Arc<Room>> = shard.rooms.read().values().filter(leased).cloned().collect();
+        for some in rooms.chunks(AT_ONCE) {
+            let names: Vec<RoomName> = some.iter().map(|room| room.name.clone()).collect();
+            let rosters = match self.broadcaster.renew(&names, lease, events_max).await {
+                Ok(rosters) => rosters,
+                Err(error) => {
+                    tracing::debug!(rooms = rooms.len(), %error, "leases of presence are renewed later");
+                    return false;
+                }
+            };
+            for (room, roster) in some.iter().zip(rosters) {
+                match roster {
+                    Some(roster) => self.desk.learn(room, roster),
+                    None => self.desk.change(room, Presence::forgotten),
+                }
+            }
+        }
+        true
     }
 
     async fn see_to_rooms(&self) {

@@ -402,7 +402,7 @@ impl Outlet for Hub {
     }
 
     fn stale(&self) {
-        self.rooms().iter().for_each(|room| self.desk.renew(room));
+        self.desk.doubt();
         self.suspicion.notify_one();
         self.said.notify_one();
     }

@@ -40,8 +40,6 @@ enum Standing {
 pub(super) struct Presence {
     stays: HashMap<Occupant, Stay>,
     standing: Standing,
-    /// The lease is to be renewed.
-    renew: bool,
     /// Over all nodes, as the broadcaster said last.
     known: Option<Roster>,
     /// As the room's sessions were told.
@@ -51,7 +49,7 @@ pub(super) struct Presence {
 
 impl Presence {
     pub(super) fn new() -> Self {
-        Self { stays: HashMap::new(), standing: Standing::Unknown, renew: false, known: None, told: None, next: None }
+        Self { stays: HashMap::new(), standing: Standing::Unknown, known: None, told: None, next: None }
     }
 
     /// A connection of `occupant` has come.
@@ -69,9 +67,16 @@ impl Presence {
         }
     }
 
-    /// The lease is to be renewed with the next round.
-    pub(super) fn renew(&mut self) {
-        self.renew = self.standing == Standing::Known;
+    /// Whether the broadcaster knows of somebody here: there is a lease to be renewed.
+    pub(super) fn is_known(&self) -> bool {
+        self.standing == Standing::Known
+    }
+
+    /// The broadcaster knows nothing of this node any more: everybody is said again.
+    pub(super) fn forgotten(&mut self) {
+        if self.is_known() {
+            self.standing = Standing::Unsure;
+        }
     }
 
     /// Everybody over all nodes, as the broadcaster says.
@@ -104,11 +109,10 @@ impl Presence {
             }
             !gone && !fleeting
         });
-        let quiet = joined.is_empty() && left.is_empty() && !self.renew && self.standing != Standing::Unsure;
+        let quiet = joined.is_empty() && left.is_empty() && self.standing != Standing::Unsure;
         if quiet {
             return None;
         }
-        self.renew = false;
         self.standing = Standing::Unsure; // until the answer
         let lease = if self.stays.is_empty() { Duration::ZERO } else { lease };
         Some(Attendance { joined, left, whole, lease })
@@ -157,7 +161,7 @@ impl Presence {
     /// Whether something has to be looked at again soon.
     pub(super) fn is_pending(&self) -> bool {
         let waits = |stay: &Stay| !stay.announced || stay.until.is_some();
-        self.renew || self.standing == Standing::Unsure || self.known != self.told || self.stays.values().any(waits)
+        self.standing == Standing::Unsure || self.known != self.told || self.stays.values().any(waits)
     }
 }
 
@@ -212,8 +216,8 @@ mod tests {
         assert_eq!(presence.report(start, LEASE), change(&["alice"], &[], true), "no answer came");
         presence.reported(Roster::default());
         assert_eq!(presence.report(start, LEASE), None);
-        presence.renew();
-        assert_eq!(presence.report(start, LEASE), change(&[], &[], false));
+        presence.forgotten();
+        assert_eq!(presence.report(start, LEASE), change(&["alice"], &[], true));
         presence.reported(Roster::default());
         presence.leave(&user("alice"), start);
         presence.report(start, LEASE).unwrap();

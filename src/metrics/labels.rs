@@ -31,8 +31,8 @@ pub(super) const FETCHES: [&str; 2] = ["ok", "failed"];
 /// What of the durability of Redis can be found out.
 pub(super) const DURABILITIES: [&str; 4] = ["none", "everysec", "always", "unknown"];
 /// What Redis is asked to do: the functions of `chat.lua`, `publish` for whole pipelines of it and of `ephemeral`.
-pub(super) const REDIS_COMMANDS: [&str; 8] =
-    ["publish", "read", "fence", "attend", "recede", "roster", "tops", "canary"];
+pub(super) const REDIS_COMMANDS: [&str; 9] =
+    ["publish", "read", "fence", "attend", "recede", "renew", "roster", "tops", "canary"];
 
 /// How a call of the Kubernetes API ended.
 pub(super) const KUBERNETES_OUTCOMES: [&str; 3] = ["ok", "forbidden", "failed"];

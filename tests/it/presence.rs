@@ -148,7 +148,10 @@ async fn a_rollout_shows_nobody_leaving_and_a_crash_does_after_the_lease() {
 async fn a_node_that_was_held_up_still_has_its_own() {
     let redis = Redis::start().await;
     let node = |lease: &str| {
-        Node::builder().env("REDIS_URL", &redis.url()).env("CHAT_PRESENCE__LINGER", "1s").env("CHAT_PRESENCE__LEASE", lease)
+        Node::builder()
+            .env("REDIS_URL", &redis.url())
+            .env("CHAT_PRESENCE__LINGER", "1s")
+            .env("CHAT_PRESENCE__LEASE", lease)
     };
     // The other one has no reason to look at the leases meanwhile.
     let (held_up, other) = (node("3s").start().await, node("1h").start().await);
@@ -162,6 +165,33 @@ async fn a_node_that_was_held_up_still_has_its_own() {
     held_up.signal("CONT");
     eventually("it is there again", async || count().await == 2).await;
     client.ping().await;
+}
+
+/// Rooms in which nothing happens: their leases are renewed together, and hold.
+#[tokio::test]
+async fn idle_rooms_share_the_renewal_of_their_leases() {
+    const ROOMS: usize = 90;
+    let redis = Redis::start().await;
+    let node = Node::builder().env("REDIS_URL", &redis.url()).env("CHAT_PRESENCE__LINGER", "1s");
+    let node = node.env("CHAT_PRESENCE__LEASE", "3s").start().await;
+    let offer = Offer::default().header("sec-websocket-protocol", "chat.v1");
+    let mut client = Client::open(node.public, "/api/chat-api/ws", offer).await.expect("the upgrade succeeds");
+    assert_eq!(client.next().await["type"], "welcome");
+    for n in 0..ROOMS {
+        client.send(json!({ "type": "subscribe", "room": format!("idle-{n}") })).await;
+        while client.next().await["type"] != "subscribed" {}
+    }
+    let calls = async |function: &str| {
+        node.metric(&format!("chat_redis_command_duration_seconds_count{{command=\"{function}\"}}")).await
+    };
+    let (renewed, said) = (calls("renew").await, calls("attend").await + calls("recede").await);
+    // Of 25 parts of the rooms in turn, each three times a lease: for longer than one lease.
+    eventually("leases are renewed", async || calls("renew").await >= renewed + 100.0).await;
+    assert_eq!(calls("attend").await + calls("recede").await, said, "one by one");
+    for n in 0..ROOMS {
+        let answer = node.get(&format!("/api/chat-api/rooms/idle-{n}/presence")).await;
+        assert_eq!(answer.json()["count"], 1, "idle-{n}");
+    }
 }
 
 /// Redis forgets everything: the nodes say again who is there.

@@ -31,6 +31,8 @@ pub(super) enum Function {
     Attend,
     /// `attend` where nobody has come.
     Recede,
+    /// `recede` of nobody, in many rooms.
+    Renew,
     Roster,
 }
 
@@ -46,6 +48,7 @@ impl Function {
             Self::Tops => "tops",
             Self::Attend => "attend",
             Self::Recede => "recede",
+            Self::Renew => "renew",
             Self::Roster => "roster",
         }
     }

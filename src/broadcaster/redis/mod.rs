@@ -52,6 +52,8 @@ const INTERNAL_MESSAGES: u64 = 100_000;
 
 /// Of `read` in `chat.lua`: the last position, the one up to which the entries go, how they relate to the one asked for, and they.
 type Reply = (String, String, String, Vec<Vec<u8>>);
+/// Of `attend` there: a word, and who is in the room.
+type Attended = (String, Vec<u8>);
 
 /// See the module.
 #[derive(Debug)]
@@ -203,13 +205,21 @@ impl Redis {
         attendance: &Attendance,
         most: usize,
     ) -> Result<Option<Roster>, ReadError> {
-        let (word, roster): (String, Vec<u8>) =
+        let reply: Attended =
             self.caller.ask(&presence::attend(&self.keys, &self.node, room, attendance, most)).await?;
-        match (word.as_str(), presence::decode(&roster)) {
-            ("ok", Some(roster)) => Ok(Some(roster)),
-            ("whole", _) => Ok(None),
-            _ => Err(ReadError(format!("{word:?} is no reply of the function's"))),
-        }
+        attended(&reply)
+    }
+
+    /// The same for rooms of which there is nothing new to say.
+    pub(super) async fn renew(
+        &self,
+        rooms: &[RoomName],
+        lease: Duration,
+        most: usize,
+    ) -> Result<Vec<Option<Roster>>, ReadError> {
+        let replies: Vec<Attended> =
+            self.caller.ask(&presence::renew(&self.keys, &self.node, rooms, lease, most)).await?;
+        replies.iter().map(attended).collect()
     }
 
     pub(super) async fn roster(&self, room: &RoomName, most: usize) -> Result<Roster, ReadError> {
@@ -230,6 +240,14 @@ impl Redis {
 
     pub(super) async fn finish(&self, limit: Duration) -> bool {
         self.publisher.finish(limit).await
+    }
+}
+
+fn attended((word, roster): &Attended) -> Result<Option<Roster>, ReadError> {
+    match (word.as_str(), presence::decode(roster)) {
+        ("ok", Some(roster)) => Ok(Some(roster)),
+        ("whole", _) => Ok(None),
+        _ => Err(ReadError(format!("{word:?} is no reply of the function's"))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who is in a room, as Redis keeps it: see `attend` in `chat.lua`.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::{
@@ -46,6 +48,17 @@ pub(super) fn attend(keys: &Keys, node: &str, room: &RoomName, attendance: &Atte
     for occupant in joined.iter().chain(left) {
         call.arg(field(occupant));
     }
+    call
+}
+
+/// Says that the node still has somebody in some rooms, and nothing more.
+pub(super) fn renew(keys: &Keys, node: &str, rooms: &[RoomName], lease: Duration, most: usize) -> Call {
+    let mut call = Function::Renew.call();
+    call.arg(2 * rooms.len());
+    for room in rooms {
+        call.arg(keys.here(room)).arg(keys.channel(room));
+    }
+    call.arg(node).arg(lease.as_millis() as u64).arg(most);
     call
 }
 
