@@ -296,7 +296,7 @@ local function attend(keys, args)
   for other, ends in pairs(leases) do
     -- Its own lease may have ended while the node was held up: what it said stands, as nobody has taken it out yet.
     local over = ends <= now and other ~= node
-    if over or (whole and other == node) then
+    if over or (other == node and (whole or lease == 0)) then
       gone[other] = true
       leases[other] = nil
     end

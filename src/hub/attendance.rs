@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{Connection, Hub, SHARDS, Shard, presence::Presence, room::Room};
 use crate::{
-    broadcaster::{Attendance, ReadError},
+    broadcaster::ReadError,
     config,
     protocol::{RoomName, Roster},
 };
@@ -114,16 +114,14 @@ impl Hub {
 
     /// The node goes away: those who were here count as there for `presence.linger` more. By then they are on another node.
     pub async fn leave_presence(&self) {
-        let lease = self.desk.settings.linger;
-        let depart = Attendance { joined: Vec::new(), left: Vec::new(), whole: false, lease };
         let held = |room: &Arc<Room>| room.presence.as_ref().is_some_and(|presence| !presence.lock().is_settled());
-        let rooms = self.rooms().into_iter().filter(held);
-        let tell = async |room: Arc<Room>| {
-            if let Err(error) = self.broadcaster.attend(&room.name, &depart, 0).await {
-                tracing::debug!(room = %room.name, %error, "presence ends with its lease");
+        let rooms: Vec<RoomName> = self.rooms().into_iter().filter(held).map(|room| room.name.clone()).collect();
+        let config::Presence { linger, events_max, .. } = self.desk.settings;
+        for some in rooms.chunks(AT_ONCE) {
+            if let Err(error) = self.broadcaster.renew(some, linger, events_max).await {
+                return tracing::warn!(rooms = rooms.len(), %error, "presence ends with its lease");
             }
-        };
-        stream::iter(rooms).for_each_concurrent(CONCURRENT, tell).await;
+        }
     }
 
     /// Renews this node's leases, and learns what others have said meanwhile. What fails has its next turn before the lease ends; if it ends all the

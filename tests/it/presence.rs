@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Node, NodeBuilder, Over, Redis, both, client::Offer, eventually, mint};
+use crate::support::{Chat, Client, Node, NodeBuilder, Over, PATIENCE, Redis, both, client::Offer, eventually, mint};
 
 fn user(name: &str) -> Offer {
     Offer::default().header("authorization", format!("Bearer {}", mint(SECRET, name)))
@@ -141,6 +141,24 @@ async fn a_rollout_shows_nobody_leaving_and_a_crash_does_after_the_lease() {
     let redis = chat.redis.take().expect("over Redis");
     let third = Node::builder().env("REDIS_URL", &redis.url()).start().await;
     eventually("the lease ends", || async { third.get(path).await.json()["count"] == 0 }).await;
+}
+
+/// Without a linger nobody of a node that goes counts as there, even if it goes in the middle of everything.
+#[tokio::test]
+async fn without_a_linger_a_node_leaves_nobody_behind() {
+    let mut chat =
+        Chat::start_with(Over::Redis, |node| node.env("CHAT_PRESENCE__LINGER", "0s").env("CHAT_DRAIN__DELAY", "60s"))
+            .await;
+    let (mut watcher, _) = session(&chat.nodes[1], Offer::default()).await;
+    let _mover = chat.client(0, PATH).await;
+    while watcher.next().await["count"] != 2 {}
+    chat.nodes[0].signal("TERM");
+    chat.nodes[0].wait_for_metric("chat_draining", 1.0).await;
+    chat.nodes[0].signal("TERM");
+    assert!(chat.nodes[0].wait(PATIENCE).await.success());
+    let path = "/api/chat-api/rooms/general/presence";
+    assert_eq!(chat.nodes[1].get(path).await.json()["count"], 1);
+    while watcher.next().await["count"] != 1 {}
 }
 
 /// A node is held up for longer than its lease, and goes on before anybody has noticed more than that: who was there is there again.
