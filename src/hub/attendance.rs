@@ -114,6 +114,7 @@ impl Hub {
 
     /// The node goes away: those who were here count as there for `presence.linger` more. By then they are on another node.
     pub async fn leave_presence(&self) {
+        self.closing.store(true, Ordering::SeqCst); // nothing is renewed behind this
         let held = |room: &Arc<Room>| room.presence.as_ref().is_some_and(|presence| !presence.lock().is_settled());
         let rooms: Vec<RoomName> = self.rooms().into_iter().filter(held).map(|room| room.name.clone()).collect();
         let config::Presence { linger, events_max, .. } = self.desk.settings;
