@@ -10,7 +10,7 @@ export interface ChatOptions {
   /** Address of the service, such as `https://chat.example`. Not needed where this file is loaded from the service itself. */
   url?: string | URL;
   /** A JWT, or a function that gets one: asked before connecting, before it expires, and when the server does not take the last one. */
-  token?: string | (() => string | undefined | Promise<string | undefined>);
+  token?: string | ((why: TokenReason) => string | undefined | Promise<string | undefined>);
   /** Most messages that wait to be stored, over all rooms: 1000. More are rejected with `queue_full`. */
   queue?: number;
   /** Closes the chat. */
@@ -19,6 +19,13 @@ export interface ChatOptions {
   WebSocket?: new (url: string, protocols: string[]) => any;
   /** Another one than the global. */
   fetch?: typeof fetch;
+}
+
+/** Why a token is asked for: the last one ends soon (`renew`), or the server did not take it, or asks for one (`rejected`). */
+export interface TokenReason {
+  reason: "connect" | "renew" | "rejected";
+  /** What the server said of the last one, for people; empty if nothing. */
+  message: string;
 }
 
 export interface RoomOptions {
@@ -110,12 +117,12 @@ interface RoomEvents {
   message: Message;
   /** For the first time, without a position: live begins after `id`. The past is `history({ through: id })`. */
   joined: { id: string };
-  /** What follows continues exactly after that position. */
-  recovered: { after: string };
+  /** What follows continues exactly after that position: what was missed, up to `id`, and then live. */
+  recovered: { after: string; id: string };
   /** The log does not reach back to where you were: live begins after `id`. Start over from `history({ through: id })`. */
   reset: { id: string };
-  /** The log has lost what came after `to`: drop it; what follows continues from there. */
-  rollback: { to: string };
+  /** The log has lost what came after `to`: drop it; what follows continues from there, up to `id`, and then live. */
+  rollback: { to: string; id: string };
   /** Messages that are not stored, but for typing. */
   ephemeral: Message;
   /** Who is typing at the moment. */

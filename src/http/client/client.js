@@ -115,8 +115,9 @@ export class Chat extends Emitter {
   #heard = true;
   #timers = {};
   #token = "";
-  /** Tokens in a row that the server did not take. */
+  /** Tokens in a row that the server did not take, and what it said of the last one. */
   #badTokens = 0;
+  #rejection = "";
   #cleanUp = [];
 
   /** See `ChatOptions` in client.d.ts. */
@@ -177,7 +178,7 @@ export class Chat extends Emitter {
     this.#openedAt = this.#hint = 0;
     this.#setState({ name: "connecting" });
     try {
-      await this.#takeToken();
+      await this.#takeToken(this.#rejection ? "rejected" : "connect");
     } catch (error) {
       if (attempt !== this.#attempt) return;
       this.#report(new ChatError("token", "the token callback failed", { cause: error }));
@@ -205,6 +206,7 @@ export class Chat extends Emitter {
     clearTimeout(this.#timers.deadline);
     this.#openedAt = Date.now();
     this.#refusals = this.#badTokens = 0;
+    this.#rejection = "";
     this.#watch(HEARTBEAT_MS);
     this.#renewLater();
   }
@@ -248,16 +250,18 @@ export class Chat extends Emitter {
     const attempt = (this.#attempt += 1);
     const room = this.#rooms.keys().next().value ?? LOBBY;
     const response = await this.#fetch(`rooms/${room}/messages?limit=1`).catch(() => null);
+    const rejection = response?.status === 401 ? (await problem(response)).message : "";
     if (attempt !== this.#attempt || this.#state.name === "closed") return;
-    if (response?.status === 401) this.#unauthorized("the server does not take the token, or asks for one");
+    if (rejection) this.#unauthorized(rejection);
     else this.#wait(retryAfterMs(response));
   }
 
   /** Another token is asked for before the next try. An issuer may need a second to make one that differs. */
   #unauthorized(reason) {
     this.#badTokens += 1;
+    this.#rejection = reason || "the server does not take this token any more";
     if (typeof this.#options.token !== "function" || this.#badTokens > TOKEN_TRIES) {
-      return this.#close(new ChatError("token", reason, { closeCode: UNAUTHORIZED }));
+      return this.#close(new ChatError("token", this.#rejection, { closeCode: UNAUTHORIZED }));
     }
     this.#token = "";
     this.#wait(this.#badTokens > 1 ? NEXT_TOKEN_MS : 0);
@@ -300,10 +304,10 @@ export class Chat extends Emitter {
 
   // ---- tokens ----
 
-  async #takeToken(reason = "connect") {
+  async #takeToken(reason = "connect", message = this.#rejection) {
     const { token } = this.#options;
     if (typeof token !== "function") this.#token ||= token ?? "";
-    else if (!this.#token || reason === "renew" || lifeMs(this.#token) < 5_000) this.#token = (await token()) ?? "";
+    else if (!this.#token || reason !== "connect" || lifeMs(this.#token) < 5_000) this.#token = (await token({ reason, message })) ?? "";
   }
 
   #renewLater() {
@@ -371,7 +375,11 @@ export class Chat extends Emitter {
       case "reconnect": return void (this.#hint = Math.max(frame.after_ms, 1));
       case "pong": return;
     }
-    if (room && "payload" in frame) room._message({ ...frame, own: this.#clientIds.includes(frame.client_id) });
+    if (room && "payload" in frame) room._message(this.#signed(frame));
+  }
+
+  #signed(message) {
+    return { ...message, own: this.#clientIds.includes(message.client_id) };
   }
 
   #welcomed({ client_id, from, node, heartbeat_ms, limits, rooms }) {
@@ -434,8 +442,9 @@ export class Chat extends Emitter {
         signal?.throwIfAborted();
         if (tries === REQUEST_TRIES) throw new ChatError("request", `no answer to ${path}`, { cause });
       }
-      if (response?.status === 401 && tries === 1 && typeof this.#options.token === "function") await this.#takeToken("renew");
-      else if (response && response.status !== 429 && response.status !== 503) throw await problem(response);
+      if (response?.status === 401 && tries === 1 && typeof this.#options.token === "function") {
+        await this.#takeToken("rejected", (await problem(response)).message);
+      } else if (response && response.status !== 429 && response.status !== 503) throw await problem(response);
       else if (tries === REQUEST_TRIES) throw await problem(response);
       else await pause(retryAfterMs(response) + Math.random() * FIRST_WAIT_MS * 2 ** tries, signal);
     }
@@ -446,6 +455,7 @@ export class Chat extends Emitter {
     send: (frame) => this.#send(frame),
     sendText: (text) => this.#sendText(text),
     read: (path, signal) => this.#read(path, signal),
+    signed: (message) => this.#signed(message),
     join: (room) => this.#rooms.get(room.name) === room && this.#state.name === "open" && this.#join([room]),
     report: (error) => this.#report(error),
     limits: () => this.limits,
@@ -503,6 +513,7 @@ export class Room extends Emitter {
   /** Sends a message, now or when there is a connection; settles when the room's log has it (`id`), or will not have it. */
   send(payload, { type = "chat", signal } = {}) {
     if (this.#state === "ended") return Promise.reject(this.#error);
+    this.#typedAt = 0; // the others take it for the end of the typing
     return this.#outbox.add(type, payload, signal);
   }
 
@@ -521,7 +532,8 @@ export class Room extends Emitter {
   async history({ before, through, after, limit, signal } = {}) {
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries({ before, through, after, limit })) if (value !== undefined) query.set(key, value);
-    return this.#wire.read(`rooms/${this.name}/messages?${query}`, signal);
+    const part = await this.#wire.read(`rooms/${this.name}/messages?${query}`, signal);
+    return { ...part, messages: part.messages.map(this.#wire.signed) };
   }
 
   /** No more comes from this room. What has not been stored is rejected with `left`. */
@@ -583,8 +595,8 @@ export class Room extends Emitter {
     this.#state = "joined";
     if (presence) this._presence({ ...presence, here: presence.here ?? undefined });
     const before = this.#received;
-    if (rollback !== undefined) this.#arrived("rollback", { to: rollback }, rollback);
-    else if (recovered) this.#arrived("recovered", { after: before }, before);
+    if (rollback !== undefined) this.#arrived("rollback", { to: rollback, id }, rollback);
+    else if (recovered) this.#arrived("recovered", { after: before, id }, before);
     else this.#arrived(before === undefined ? "joined" : "reset", { id }, id);
     if (rollback !== undefined || (!recovered && before !== undefined)) this.#outbox.doubt();
     this.#outbox.pump();
