@@ -34,10 +34,18 @@ pub(super) fn client<S: Clone + Send + Sync + 'static>() -> Router<S> {
 async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let (content_type, body) = match name.as_str() {
         "chat.js" => (JS, include_str!("page/chat.js")),
+        "conversation.js" => (JS, include_str!("page/conversation.js")),
+        "frames.js" => (JS, include_str!("page/frames.js")),
+        "panel.js" => (JS, include_str!("page/panel.js")),
+        "people.js" => (JS, include_str!("page/people.js")),
         "rows.js" => (JS, include_str!("page/rows.js")),
+        "session.js" => (JS, include_str!("page/session.js")),
+        "status.js" => (JS, include_str!("page/status.js")),
         "store.js" => (JS, include_str!("page/store.js")),
-        "connection.js" => (JS, include_str!("page/connection.js")),
+        "timeline.js" => (JS, include_str!("page/timeline.js")),
+        "token.js" => (JS, include_str!("page/token.js")),
         "chat.css" => (CSS, include_str!("page/chat.css")),
+        "timeline.css" => (CSS, include_str!("page/timeline.css")),
         "icon.svg" => (SVG, include_str!("page/icon.svg")),
         _ => return Problem::new(ProblemCode::NotFound, "the page has no such file").into_response(),
     };

@@ -1,56 +1,76 @@
-// Builds the rows of the page's three lists. What others wrote only ever becomes text nodes, never markup.
+// Builds the rows of the page's lists. What others wrote only ever becomes text nodes, never markup.
+
+import { hueOf } from "./people.js";
 
 /** Messages of one author within this time stand under one name. */
 const TOGETHER_MS = 5 * 60_000;
 
-function element(tag, className = "", text = "") {
+export function element(tag, className = "", text = "") {
   const node = document.createElement(tag);
   node.className = className;
   node.textContent = text;
   return node;
 }
 
-function button(label, onClick) {
+export function button(label, onClick) {
   const node = element("button", "quiet", label);
   node.type = "button";
   node.addEventListener("click", onClick);
   return node;
 }
 
-/** A room to go to, which can be forgotten unless it is the present one. */
-export function roomRow(room, isPresent, forget) {
+/** A room to go to, which can be left unless `leave` is missing. */
+export function roomRow({ name, unread, ended }, isPresent, leave) {
   const row = element("li");
-  const link = element("a", "", `#${room}`);
-  link.href = `#${room}`;
+  const link = element("a", "", `#${name}`);
+  link.href = `#${name}`;
+  if (isPresent) link.setAttribute("aria-current", "page");
   row.append(link);
-  if (isPresent) {
-    link.setAttribute("aria-current", "page");
-    return row;
+  if (unread > 0) {
+    const badge = element("span", "badge", unread > 99 ? "99+" : String(unread));
+    badge.append(element("span", "unseen", " unread"));
+    link.append(badge);
   }
-  const cross = button("×", () => forget(room));
-  cross.setAttribute("aria-label", `Forget #${room}`);
+  if (ended) link.append(element("span", "ended", " (left)"));
+  if (!leave) return row;
+  const cross = button("×", () => leave(name));
+  cross.setAttribute("aria-label", `Leave #${name}`);
   row.append(cross);
   return row;
 }
 
-/** A message of the room; `previous` is the one above it, or null. */
-export function messageRow(message, previous) {
-  const row = element("li", message.own ? "message own" : "message");
-  const author = element("bdi", "name", message.name);
-  author.style.setProperty("--hue", hueOf(message.name));
+/** Somebody who is there, with a coloured initial; `count` sockets may have the same name. */
+export function personRow(name, count, isMe) {
+  const row = element("li");
+  const initial = element("span", "initial", [...name][0].toLocaleUpperCase());
+  initial.setAttribute("aria-hidden", "true");
+  initial.style.setProperty("--hue", hueOf(name));
+  row.append(initial, element("bdi", "", name));
+  if (count > 1) row.append(element("span", "faint", ` × ${count}`));
+  if (isMe) row.append(element("span", "faint", " (you)"));
+  return row;
+}
+
+/** A message of the room, or a note about it; `previous` is what is above it, if anything. */
+export function itemRow(item, previous) {
+  if (item.note !== undefined) return element("li", "note", item.note);
+  const row = element("li", item.own ? "message own" : "message");
+  const author = element("bdi", "name", item.name);
+  author.style.setProperty("--hue", hueOf(item.name));
   const head = element("p", "head");
-  head.append(author, timeOf(message));
-  if (message.type) head.append(element("span", "type", message.type));
-  if (message.own) head.append(element("span", "state", "✓ sent"));
-  row.classList.toggle("continues", continues(message, previous));
-  row.append(head, textOf(message));
+  head.append(author, timeOf(item));
+  if (item.type) head.append(element("span", "type", item.type));
+  if (item.own) head.append(element("span", "state", "✓ sent"));
+  row.classList.toggle("continues", continues(item, previous));
+  row.append(head, textOf(item));
   return row;
 }
 
 /** Something written here that has not come back yet. */
-export function outboxRow(item, retry, discard) {
+export function pendingRow(item, isConnected, retry, discard) {
   const row = element("li", `message own ${item.state}`);
-  const note = element("p", "state", item.note);
+  const sending = isConnected ? "sending…" : "waiting for the connection";
+  const note = element("p", "state", { pending: sending, stored: "✓ sent", failed: item.note }[item.state]);
   row.append(textOf(item), note);
   if (item.state !== "failed") return row;
   if (item.retryable) note.append(button("Retry", () => retry(item)));
@@ -58,9 +78,11 @@ export function outboxRow(item, retry, discard) {
   return row;
 }
 
-function continues(message, previous) {
-  const { name, own, time } = previous ?? {};
-  return name === message.name && own === message.own && Date.parse(message.time) - Date.parse(time) < TOGETHER_MS;
+/** Whether a message stands under the name of the one above it. */
+export function continues(item, previous) {
+  if (!previous || previous.note !== undefined || item.note !== undefined) return false;
+  const { name, own, time } = previous;
+  return name === item.name && own === item.own && Date.parse(item.time) - Date.parse(time) < TOGETHER_MS;
 }
 
 function textOf({ text }) {
@@ -78,11 +100,4 @@ function timeOf({ time }) {
   node.title = at.toLocaleString();
   node.textContent = at.toLocaleString([], { timeStyle: "short", ...(!today && { dateStyle: "medium" }) });
   return node;
-}
-
-/** One of twelve hues, the same for a name everywhere. */
-function hueOf(author) {
-  let hash = 0;
-  for (const char of author) hash = (Math.imul(hash, 31) + char.codePointAt(0)) >>> 0;
-  return (hash % 12) * 30;
 }

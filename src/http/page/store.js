@@ -1,11 +1,8 @@
-// What the page remembers: names and rooms (localStorage), and for each room of this tab its position and its last
-// messages (sessionStorage). Knows nothing of sockets or of the DOM.
+// What the page remembers. For this browser: the user's name and rooms. For this tab: the token, the sockets it had, and what
+// was written and is not stored yet. Knows nothing of sockets or of the DOM.
 
-/** Messages kept, and shown, per room. */
-export const KEPT = 500;
-const ROOMS_KEPT = 20;
-const SAVE_DELAY_MS = 1_000;
-const KEY = /^[0-9a-f]{32}$/;
+const ROOMS_KEPT = 50;
+const CLIENTS_KEPT = 50;
 const ROOM_NAME = /^[A-Za-z0-9_.-]{1,128}$/;
 
 export const isRoomName = (name) => ROOM_NAME.test(name) && name !== "." && name !== "..";
@@ -28,99 +25,43 @@ function read(area, key) {
 function write(area, key, value) {
   try {
     globalThis[area].setItem(key, JSON.stringify(value));
-    return true;
   } catch {
-    return false;
+    // It is not remembered.
   }
 }
 
-/** Small choices of the user, by name. */
+export const asText = (value) => (typeof value === "string" ? value : "");
+const texts = (value) => (Array.isArray(value) ? value.filter((item) => typeof item === "string") : []);
+
 export const settings = {
   name: () => asText(read("localStorage", "chat.name")) || `guest-${randomKey().slice(0, 4)}`,
   setName: (name) => write("localStorage", "chat.name", name),
   token: () => asText(read("sessionStorage", "chat.token")),
   setToken: (token) => write("sessionStorage", "chat.token", token),
-  rooms: () => [read("localStorage", "chat.rooms")].flat().filter((room) => isRoomName(asText(room))),
+  rooms: () => texts(read("localStorage", "chat.rooms")).filter(isRoomName),
   setRooms: (rooms) => write("localStorage", "chat.rooms", rooms.slice(-ROOMS_KEPT)),
 };
 
-const asText = (value) => (typeof value === "string" ? value : "");
+/** The sockets that this tab had: what they sent is its own, after a reload too. */
+const clients = new Set(texts(read("sessionStorage", "chat.clients")));
 
-/**
- * One room as this tab knows it. `position` is the id of the last message received, the place to resume from;
- * `outbox` holds what was written here and has not come back yet.
- */
-export class Room {
-  #seen = new Set();
-  #saving = 0;
-
-  constructor(name) {
-    this.name = name;
-    const saved = read("sessionStorage", `chat.room.${name}`) ?? {};
-    this.position = asText(saved.position);
-    this.messages = Array.isArray(saved.messages) ? saved.messages : [];
-    this.outbox = Array.isArray(saved.outbox) ? saved.outbox : [];
-    for (const message of this.messages) marks(message).forEach((mark) => this.#seen.add(mark));
-  }
-
-  /**
-   * Takes a received message: moves the position and returns what to show, or null for one that is here already:
-   * the same id (the server started the room over), or the same key (a second try of a send whose first had arrived).
-   */
-  receive(frame) {
-    this.position = frame.id;
-    this.save();
-    const message = readable(frame);
-    const sent = this.outbox.findIndex(({ key }) => key === message.key);
-    if (sent >= 0) {
-      this.outbox.splice(sent, 1);
-      message.own = true;
-    }
-    if (marks(message).some((mark) => this.#seen.has(mark))) return null;
-    marks(message).forEach((mark) => this.#seen.add(mark));
-    this.messages.push(message);
-    if (this.messages.length > KEPT) marks(this.messages.shift()).forEach((mark) => this.#seen.delete(mark));
-    return message;
-  }
-
-  /** Saves soon: a replay of a thousand messages is written once, not a thousand times. */
-  save() {
-    this.#saving ||= setTimeout(() => this.saveNow(), SAVE_DELAY_MS);
-  }
-
-  /** Position and messages go in one item, so that a reload finds them in step or not at all. */
-  saveNow() {
-    clearTimeout(this.#saving);
-    this.#saving = 0;
-    const { position, outbox } = this;
-    const key = `chat.room.${this.name}`;
-    // Long messages can fill the storage before there are 500: keep the newer half, then half of that.
-    for (let kept = this.messages.length; ; kept = Math.floor(kept / 2)) {
-      const messages = kept ? this.messages.slice(-kept) : [];
-      if (write("sessionStorage", key, { position, messages, outbox })) return;
-      if (!kept) break;
-    }
-    try {
-      sessionStorage.removeItem(key); // else a reload would find an old state and resume from it
-    } catch {
-      // Storage is off: there is no old state.
-    }
-  }
+export function rememberClient(id) {
+  clients.delete(id);
+  clients.add(id);
+  write("sessionStorage", "chat.clients", [...clients].slice(-CLIENTS_KEPT));
 }
 
-// The two kinds of mark must not meet: a sender chooses its key, and could name the id of another's message.
-const marks = ({ id, key }) => (key ? [`id ${id}`, `key ${key}`] : [`id ${id}`]);
+export const isOwnClient = (id) => clients.has(id);
 
-/** What a message says to a reader. Any client may send any JSON, so nothing is taken for granted. */
-export function readable({ type, id, from, timestamp, payload }) {
-  const fields = payload !== null && typeof payload === "object" ? payload : {};
-  const text = typeof payload === "string" ? payload : fields.text;
-  return {
-    id,
-    name: from || asText(fields.name).trim().slice(0, 80) || "anonymous",
-    text: typeof text === "string" ? text : JSON.stringify(payload),
-    time: asText(timestamp),
-    ...(type !== "chat" && { type }),
-    ...(KEY.test(fields.key) && { key: fields.key }),
-  };
-}
+/** What was written in a room and is not known to be stored, as `{key, name, text}`. */
+export const drafts = {
+  of: (room) => drafts.all()[room]?.filter(({ key, name, text } = {}) => [key, name, text].every((field) => typeof field === "string")) ?? [],
+  all: () => {
+    const saved = read("sessionStorage", "chat.drafts");
+    return saved !== null && typeof saved === "object" ? Object.fromEntries(Object.entries(saved).filter(([, list]) => Array.isArray(list))) : {};
+  },
+  save: (room, items) => {
+    const { [room]: _, ...others } = drafts.all();
+    write("sessionStorage", "chat.drafts", items.length > 0 ? { ...others, [room]: items.map(({ key, name, text }) => ({ key, name, text })) } : others);
+  },
+};
