@@ -1,83 +1,30 @@
 //! `client.js` in Node against real nodes. What it does and checks is in tests/page/client.mjs; here is what happens to it meanwhile.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, ChildStdin, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
-    Chat, Node, Over, Redis, Signer,
+    Chat, Node, Over, Redis, Script, Signer,
     proxy::{Proxy, Which},
     redis::free_port,
     repository,
     token::{SECRET, claims},
 };
 
-/// Longest between two steps of a script.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// A scenario under way.
-struct Script {
-    child: Child,
-    stdin: ChildStdin,
-    lines: mpsc::UnboundedReceiver<String>,
-    output: Vec<String>,
-}
-
-impl Script {
-    fn start(scenario: &str, urls: &[String]) -> Self {
-        let mut command = Command::new("node");
-        command.arg(repository("tests/page/client.mjs")).arg(repository("src/http/client/client.js"));
-        command.arg(scenario).args(urls).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("node is installed: run `make tools`");
-        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let (sender, lines) = mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
-        });
-        Self { child, stdin, lines, output: Vec::new() }
-    }
-
-    /// What it asks for next; `None`: it has passed.
-    async fn asks(&mut self) -> Option<String> {
-        loop {
-            let line = timeout(PATIENCE, self.lines.recv()).await;
-            let Some(line) = line.unwrap_or_else(|_| panic!("it waits:\n{}", self.output.join("\n"))) else { break };
-            if let Some(what) = line.strip_prefix("? ") {
-                return Some(what.to_owned());
-            }
-            self.output.push(line);
-        }
-        let (status, output) = (self.child.wait().expect("a child"), self.output.join("\n"));
-        assert!(status.success() && output == "passed", "{status}\n{output}");
-        None
-    }
-
-    /// It is done.
-    fn answer(&mut self, answer: &Value) {
-        writeln!(self.stdin, "{answer}").expect("it listens");
-    }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn url(address: impl std::fmt::Display) -> String {
     format!("http://{address}")
 }
 
+fn script(scenario: &str, urls: &[String]) -> Script {
+    let file = repository("src/http/client/client.js").display().to_string();
+    Script::start("tests/page/client.mjs", [&[file, scenario.to_owned()], urls].concat())
+}
+
 /// Plays a scenario that asks for nothing.
 async fn play(scenario: &str, nodes: &[Node]) {
-    let mut script = Script::start(scenario, &nodes.iter().map(|node| url(node.public)).collect::<Vec<_>>());
+    let mut script = script(scenario, &nodes.iter().map(|node| url(node.public)).collect::<Vec<_>>());
     assert_eq!(script.asks().await, None);
 }
 
@@ -97,7 +44,7 @@ async fn lost_sockets_and_nodes_lose_and_double_nothing() {
     let start = || Node::builder().env("REDIS_URL", &redis.url()).start();
     let mut node = start().await;
     let proxy = Proxy::start(node.public, &[]).await;
-    let mut script = Script::start("losses", &[url(proxy.address)]);
+    let mut script = script("losses", &[url(proxy.address)]);
     while let Some(what) = script.asks().await {
         match what.as_str() {
             "cut" => assert!(proxy.cut(Which::All) > 0, "they were connected"),
@@ -123,7 +70,7 @@ async fn lost_sockets_and_nodes_lose_and_double_nothing() {
 async fn a_redis_that_fails_and_forgets_is_told_of() {
     let mut chat = Chat::start(Over::Redis).await;
     let mut redis = chat.redis.take().expect("over Redis");
-    let mut script = Script::start("redis", &chat.nodes.iter().map(|node| url(node.public)).collect::<Vec<_>>());
+    let mut script = script("redis", &chat.nodes.iter().map(|node| url(node.public)).collect::<Vec<_>>());
     let mut backup = None;
     while let Some(what) = script.asks().await {
         match what.as_str() {
@@ -157,7 +104,7 @@ async fn tokens_are_renewed_on_the_socket_and_replaced_when_taken_away() {
         claims["chat"] = json!({ "rooms": rooms, "admin": sub == "root" });
         signer.token(&claims)
     };
-    let mut script = Script::start("tokens", &[url(node.public)]);
+    let mut script = script("tokens", &[url(node.public)]);
     while let Some(what) = script.asks().await {
         let answer = match what.as_str() {
             "token" => json!(token("alice", 4, json!({ "red": "spw" }))),
@@ -180,7 +127,7 @@ async fn tokens_are_renewed_on_the_socket_and_replaced_when_taken_away() {
 #[tokio::test]
 async fn without_a_server_messages_wait_up_to_a_bound() {
     let proxy = Proxy::start(([127, 0, 0, 1], free_port()).into(), &[]).await;
-    let mut script = Script::start("offline", &[url(proxy.address)]);
+    let mut script = script("offline", &[url(proxy.address)]);
     assert_eq!(script.asks().await.as_deref(), Some("connect"));
     let node = Node::builder().start().await;
     proxy.retarget(node.public);

@@ -4,7 +4,7 @@ import { element } from "./rows.js";
 
 /** Frames kept, and shown. */
 const KEPT = 200;
-const LONGEST_LINE = 200;
+const LONGEST_LINE = 400;
 
 const $ = (id) => document.getElementById(id);
 const [drawer, list, toggle, pause] = ["frames", "frame-list", "what-happened", "pause"].map($);

@@ -8,6 +8,7 @@ pub mod node;
 pub mod prometheus;
 pub mod proxy;
 pub mod redis;
+pub mod script;
 pub mod sentinel;
 pub mod tls;
 pub mod token;
@@ -19,6 +20,7 @@ pub use self::{
     issuer::Issuer,
     node::{Node, NodeBuilder},
     redis::Redis,
+    script::Script,
     token::Signer,
 };
 

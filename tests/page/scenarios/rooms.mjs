@@ -1,0 +1,181 @@
+// Several rooms in one tab: what is unread in them, the way back, and a long past.
+
+import { DESKTOP, PHONE } from "../user.mjs";
+
+const MANY = 1_000;
+/** Messages that the page holds of a room: at its end, and while the older ones are read. */
+const [KEPT, HELD] = [500, 2_000];
+
+export default async function rooms({ base, check, equal, open, room }) {
+  const [red, blue] = [`${room}.red`, `${room}.blue`];
+  const alice = await open("Alice", DESKTOP, red);
+  const bob = await open("Bob", DESKTOP, red);
+  for (const user of [alice, bob]) await user.isIn(red);
+  const publish = async (where, text) => {
+    const body = JSON.stringify({ payload: { name: "Bot", text } });
+    const { status } = await fetch(new URL(`api/chat-api/rooms/${where}/messages`, base), { method: "POST", body });
+    equal(status, 201, "published");
+  };
+
+  await check("a room is joined, and rooms are apart", async () => {
+    await bob.page.fill("#join-room", `#${blue}`);
+    await bob.page.press("#join-room", "Enter");
+    await bob.isIn(blue);
+    equal(await bob.texts(), [], "messages in the new room");
+    await bob.shows("#empty", /Say hello/);
+    await bob.say("Anyone here?");
+    await bob.sees("Anyone here?");
+    await bob.axe();
+    equal(await bob.page.locator("#rooms a").allTextContents(), ["#lobby", `#${red}`, `#${blue}`], "rooms");
+  });
+
+  await check("what comes in other rooms is counted, and marked where it begins", async () => {
+    for (const text of ["One.", "Two.", "Three."]) await alice.say(text);
+    await alice.sees("Three.");
+    await bob.shows(`#rooms li:has(a:text("#${red}")) .badge`, /^3/);
+    equal(await bob.page.title(), `(3) #${blue}`, "title");
+    await bob.axe();
+    await bob.page.click(`#rooms a:has-text("#${red}")`);
+    await bob.sees("Three.");
+    equal(await bob.texts(), ["One.", "Two.", "Three."], "messages");
+    equal(await bob.page.locator("#messages > li").first().textContent(), "New", "the mark before the first");
+    equal(await bob.page.locator(".badge").count(), 0, "marks of unread messages");
+    equal(await bob.page.title(), `#${red}`, "title");
+  });
+
+  await check("back and forward go through the rooms, and find them as they were", async () => {
+    await bob.page.goBack();
+    await bob.isIn(blue);
+    equal(await bob.texts(), ["Anyone here?"], "messages");
+    await bob.page.goForward();
+    await bob.isIn(red);
+    equal(await bob.texts(), ["One.", "Two.", "Three."], "messages");
+    const sockets = await bob.page.evaluate(() => globalThis.test.sockets.length);
+    equal(sockets, 1, "sockets for all rooms");
+  });
+
+  await check("an address names its room, and a reload keeps the list", async () => {
+    await bob.page.goto(`${base}#${blue}`);
+    await bob.page.reload();
+    await bob.isIn(blue);
+    await bob.sees("Anyone here?");
+    equal(await bob.page.locator("#rooms a").allTextContents(), ["#lobby", `#${red}`, `#${blue}`], "rooms");
+    await alice.say("Four.");
+    await bob.shows(`#rooms li:has(a:text("#${red}")) .badge`, /^1/);
+  });
+
+  await check("a room that is left is told nobody any more", async () => {
+    await bob.page.click(`[aria-label="Leave #${red}"]`);
+    await bob.page.locator(`#rooms a:has-text("#${red}")`).waitFor({ state: "detached" });
+    equal(await bob.page.evaluate(() => document.activeElement.id), "join-room", "focus");
+    await bob.page.click(`[aria-label="Leave #${blue}"]`);
+    await bob.isIn("general");
+    equal(await bob.page.locator("#rooms a").allTextContents(), ["#lobby", "#general"], "rooms");
+  });
+
+  await check("a name that no room can have is refused in words", async () => {
+    await bob.page.fill("#join-room", "no such room");
+    await bob.page.press("#join-room", "Enter");
+    await bob.shows("#notice p", /“no such room”/);
+    await bob.go("%zz");
+    await bob.shows("#notice p", /“%zz”/);
+    equal(await bob.page.isDisabled("#text"), true, "nothing can be written");
+    await bob.axe();
+    await bob.visit(red);
+    await bob.sees("Four.");
+  });
+
+  await check("on a phone the list is behind a button, which counts", async () => {
+    const carol = await open("Carol", PHONE, red);
+    await carol.isIn(red);
+    await carol.openPanel();
+    await carol.page.fill("#join-room", blue);
+    await carol.page.press("#join-room", "Enter");
+    await carol.isIn(blue);
+    await carol.hides("#panel");
+    await alice.say("Five.");
+    await carol.shows("#menu", "Rooms (1)");
+    await carol.openPanel();
+    await carol.fits();
+    await carol.axe();
+    await carol.page.click(`#rooms a:has-text("#${red}")`);
+    await carol.sees("Five.");
+    await carol.hides("#panel");
+    await carol.context.close();
+  });
+
+  const long = `${room}.long`;
+  await check("the past is read as it is scrolled to, and what is read stays in its place", async () => {
+    for (let from = 1; from <= MANY; from += 50) await Promise.all(Array.from({ length: 50 }, (_, index) => publish(long, `Message ${from + index} of the thousand.`)));
+    await alice.visit(long);
+    await alice.until("the newest are there", () => document.querySelectorAll("#messages .message").length >= 50);
+    const first = await alice.page.locator("#messages .message").count();
+    if (first > 150) throw new Error(`${first} messages at once`);
+    await alice.until("it is at the end", () => {
+      const log = document.getElementById("log");
+      return log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    });
+    // One page up, as the reader's wheel would do it: the message at the top of the window stays where it is.
+    const moved = await alice.page.evaluate(async () => {
+      const log = document.getElementById("log");
+      log.scrollTop -= 300;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      const row = [...document.querySelectorAll("#messages .message")].find((node) => node.getBoundingClientRect().top > log.getBoundingClientRect().top);
+      const [text, top, count] = [row.textContent, row.getBoundingClientRect().top, document.querySelectorAll("#messages .message").length];
+      log.scrollTop = 500;
+      const at = row.getBoundingClientRect().top;
+      while (document.querySelectorAll("#messages .message").length === count) await new Promise(requestAnimationFrame);
+      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      return [text, top, at, row.getBoundingClientRect().top - at];
+    });
+    if (Math.abs(moved[3]) > 80) throw new Error(`what was read moved by ${moved[3]} px`);
+  });
+
+  await check("a thousand messages are scrolled through, with bounded rows", async () => {
+    await alice.page.evaluate(() => (globalThis.test.longTasks.length = 0));
+    const report = await alice.page.evaluate(async () => {
+      const log = document.getElementById("log");
+      const frames = [];
+      let last = performance.now();
+      const next = () => new Promise((resolve) => requestAnimationFrame((now) => (frames.push(now - last), (last = now), resolve())));
+      for (let frame = 0; frame < 3_000 && !document.getElementById("older").textContent.includes("beginning"); frame += 1) {
+        log.scrollTop -= 400;
+        await next();
+      }
+      const top = document.querySelectorAll("#messages .message").length;
+      const rows = document.querySelectorAll("#messages > li").length;
+      for (let frame = 0; frame < 3_000 && log.scrollHeight - log.scrollTop - log.clientHeight > 2; frame += 1) {
+        log.scrollTop += 400;
+        await next();
+      }
+      frames.sort((a, b) => a - b);
+      return { top, rows, frames: frames.length, median: frames[frames.length >> 1], p99: frames[Math.floor(frames.length * 0.99)] };
+    });
+    if (report.top < MANY) throw new Error(`only ${report.top} messages were found`);
+    if (report.rows > HELD) throw new Error(`${report.rows} rows`);
+    await alice.until("the end is kept, the rest is let go", (kept) => document.querySelectorAll("#messages .message").length <= kept, KEPT);
+    const longTasks = await alice.page.evaluate(() => globalThis.test.longTasks);
+    const [median, p99] = [report.median, report.p99].map((ms) => ms.toFixed(1));
+    console.log(`      ${report.top} messages up and down: ${report.frames} frames, ${median} ms in the middle, p99 ${p99} ms; long tasks: ${longTasks.length} (${longTasks} ms)`);
+    const texts = await alice.texts();
+    const numbers = texts.map((text) => Number(/\d+/.exec(text)[0])).sort((a, b) => a - b);
+    equal(new Set(numbers).size, texts.length, "each once");
+  });
+
+  await check("a flood keeps rows bounded, and the reader of older ones where they are", async () => {
+    await alice.page.evaluate(() => (document.getElementById("log").scrollTop -= 1_000));
+    await alice.shows("#newer", /newest/);
+    const top = await alice.page.evaluate(() => document.getElementById("log").scrollTop);
+    for (let round = 0; round < 5; round += 1) await Promise.all(Array.from({ length: 60 }, (_, index) => publish(long, `Flood ${round}.${index}`)));
+    await alice.shows("#newer", /^300 new/);
+    const after = await alice.page.evaluate(() => document.getElementById("log").scrollTop);
+    if (Math.abs(after - top) > 200) throw new Error(`it scrolled from ${top} to ${after}`);
+    await alice.axe();
+    await alice.page.click("#newer");
+    await alice.hides("#newer");
+    await alice.until("the newest is in sight", () => {
+      const log = document.getElementById("log");
+      return log.scrollHeight - log.scrollTop - log.clientHeight < 40 && document.querySelectorAll("#messages .message").length <= 500;
+    });
+  });
+}
