@@ -106,8 +106,8 @@ async fn outages_are_survived_and_told_of() {
 async fn tokens_are_asked_for_in_words() {
     let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).start().await;
     let signer = Signer::secret(Algorithm::HS256);
-    let token = |seconds: i64, rooms: Value| {
-        let mut claims = claims("alice");
+    let token = |sub: &str, seconds: i64, rooms: Value| {
+        let mut claims = claims(sub);
         let now = claims["iat"].as_i64().expect("a number");
         claims["iat"] = json!(now.min(now + seconds - 1));
         claims["exp"] = json!(now + seconds);
@@ -118,10 +118,11 @@ async fn tokens_are_asked_for_in_words() {
     let mut script = script("tokens", node.public);
     while let Some(what) = script.asks().await {
         script.answer(&json!(match what.as_str() {
-            "good" => token(600, all.clone()),
-            "short" => token(12, all.clone()),
-            "expired" => token(-600, all.clone()),
-            "guest" => token(600, json!({ "lobby": "sp", "general": "spw", "board": "s" })),
+            "good" => token("alice", 600, all.clone()),
+            "bob" => token("bob", 600, all.clone()),
+            "short" => token("alice", 12, all.clone()),
+            "expired" => token("alice", -600, all.clone()),
+            "guest" => token("alice", 600, json!({ "lobby": "sp", "general": "spw", "board": "s" })),
             other => panic!("{other}"),
         }));
     }

@@ -69,6 +69,7 @@ const scenarios = {
     assert.deepEqual(red.got, reds.got);
     assert.equal(own.filter(Boolean).length, 2);
     assert.deepEqual(blue.got, [], "rooms are apart");
+    assert.equal((await red.history()).messages.filter(({ own }) => own).length, 2, "and of the past it knows which are its own");
     // Who is there: over both nodes.
     await eventually("both are there", () => red.presence.count === 2 && red.presence.here?.length === 2);
     const known = red.presence.here.map(({ client_id }) => client_id).sort();
@@ -88,6 +89,9 @@ const scenarios = {
     assert.ok(red.signal("cursor", [1, 2]));
     await eventually("Bob sees the cursor", () => cursors.length === 1);
     assert.deepEqual(cursors, [["cursor", [1, 2], undefined]]);
+    // Who goes on after a message says so at once.
+    red.typing({ name: "Alice" });
+    await eventually("Bob sees it again", () => typing.length === 3);
     // The past, page by page.
     for (const n of numbers(20)) await red.send(n);
     let page = await reds.history({ limit: 8 });
@@ -136,6 +140,7 @@ const scenarios = {
     await got(hears, numbers(200));
     assert.ok(bob.states.filter((name) => name === "open").length >= 5, `${bob.states}`);
     assert.deepEqual(new Set(said(hears)), new Set(["recovered"]), "nothing was lost, and it says so");
+    assert.ok(hears.told.every(([, { after, id }]) => after !== undefined && /^\d+-\d+$/.test(id)), "and up to where");
     // A drain says when to come back.
     const before = bob.states.length;
     await ask("drain");
@@ -183,7 +188,8 @@ const scenarios = {
 
   async tokens() {
     let asked = 0;
-    const alice = connect(urls[0], { token: () => ((asked += 1), ask("token")) });
+    const reasons = [];
+    const alice = connect(urls[0], { token: (why) => (reasons.push(why), (asked += 1), ask("token")) });
     const frames = [];
     alice.on("frame", ({ way, frame }) => frames.push([way, frame]));
     const red = follow(alice, "red");
@@ -197,6 +203,8 @@ const scenarios = {
     // Taken away: it comes back with a newer one, and nothing is lost.
     await ask("revoke");
     await red.send("here again");
+    assert.deepEqual([reasons[0], reasons[1]], [{ reason: "connect", message: "" }, { reason: "renew", message: "" }]);
+    assert.match(reasons.find(({ reason }) => reason === "rejected").message, /revoked/);
     await got(red, ["still here", "here again"]);
     await red.history();
     // Without another one there is no way back.

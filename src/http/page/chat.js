@@ -5,7 +5,7 @@ import { record } from "./frames.js";
 import { setOpen, showPeople, showRooms } from "./panel.js";
 import { Session } from "./session.js";
 import { announce, hideStrips, notify, showState } from "./status.js";
-import { isRoomName, settings } from "./store.js";
+import { forgetUser, isRoomName, settings } from "./store.js";
 import * as timeline from "./timeline.js";
 import * as tokens from "./token.js";
 
@@ -26,8 +26,15 @@ const session = new Session(settings.name(), {
   error: ({ code, message }) => UNCONCERNING.has(code) || notify(message),
   frame: record,
   conversation: conversationChanged,
+  anotherUser: () => {
+    isLeaving = true;
+    forgetUser();
+    location.reload();
+  },
 });
 let present = null;
+/** Nothing is saved any more. */
+let isLeaving = false;
 
 // ---- rooms ---------------------------------------------------------------------------------------------------------
 
@@ -54,6 +61,7 @@ function enterRoom() {
   else notify(badName(wanted));
   timeline.show(present);
   showRoom();
+  if (!phone.matches) $("text").focus();
 }
 
 function remember() {
@@ -63,8 +71,10 @@ function remember() {
 function leaveRoom(name) {
   session.leave(name);
   remember();
-  if (present?.name === name) location.hash = session.conversations.find((other) => other.name !== LOBBY)?.name ?? DEFAULT_ROOM;
-  else showRoom();
+  const next = session.conversations.find((other) => other.name !== LOBBY)?.name ?? DEFAULT_ROOM;
+  if (present?.name !== name) showRoom();
+  else if (next === name) enterRoom();
+  else location.hash = next;
   $("join-room").focus();
 }
 
@@ -149,8 +159,8 @@ on("name", "change", () => {
 settings.setName(session.name);
 addEventListener("hashchange", enterRoom);
 for (const event of ["online", "offline"]) addEventListener(event, () => showState(session.state));
+addEventListener("pagehide", () => isLeaving || session.conversations.forEach((conversation) => conversation.save()));
 document.addEventListener("visibilitychange", timeline.looked);
 for (const name of [LOBBY, ...settings.rooms()]) session.join(name);
 session.start();
 enterRoom();
-if (!phone.matches) $("text").focus();

@@ -15,6 +15,7 @@ export const LOBBY = "lobby";
 /** Above so many, sockets without a user id do not tell each other their names: each newcomer would make all of them speak. */
 const FEW = 30;
 const INTRODUCTION_MS = 300;
+const SAVE_DELAY_MS = 200;
 /** Errors of the client's own after which the same message would fail in the same way. The server's say so themselves. */
 const HOPELESS = new Set(["too_large"]);
 
@@ -45,6 +46,7 @@ export class Conversation {
   #known = new Set();
   #absence = 0;
   #introduction = 0;
+  #saving = 0;
 
   constructor(name, session, tell) {
     this.name = name;
@@ -77,7 +79,8 @@ export class Conversation {
 
   leave() {
     clearTimeout(this.#introduction);
-    drafts.save(this.name, []);
+    this.pending = [];
+    this.save();
     const room = this.#room;
     this.#room = null;
     room?.leave();
@@ -279,7 +282,14 @@ export class Conversation {
     this.#save();
   }
 
+  /** Saves soon: a thousand messages that wait are written once, not a thousand times. */
   #save() {
+    this.#saving ||= setTimeout(() => this.save(), SAVE_DELAY_MS);
+  }
+
+  save() {
+    clearTimeout(this.#saving);
+    this.#saving = 0;
     drafts.save(this.name, this.pending);
   }
 

@@ -43,8 +43,9 @@ function frameRow({ at, way, frame }) {
   const [sign, word] = WAYS[way];
   const arrow = element("span", "way", sign);
   arrow.setAttribute("aria-hidden", "true");
-  const json = JSON.stringify(frame);
-  summary.append(element("time", "", timeOf(at)), arrow, element("span", "unseen", ` ${word} `), element("b", "", frame.type ?? frame.name ?? "chat"));
+  const { type, ...rest } = frame;
+  const json = JSON.stringify(rest);
+  summary.append(element("time", "", timeOf(at)), arrow, element("span", "unseen", ` ${word} `), element("b", "", type ?? frame.name ?? "chat"));
   summary.append(element("code", "", json.slice(0, LONGEST_LINE)));
   details.append(summary);
   details.addEventListener("toggle", () => {
@@ -55,6 +56,7 @@ function frameRow({ at, way, frame }) {
     text.setAttribute("aria-label", "Frame as JSON");
     text.setAttribute("role", "region");
     details.append(text);
+    details.scrollIntoView({ block: "nearest" });
   });
   row.append(details);
   return row;

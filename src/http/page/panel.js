@@ -8,12 +8,16 @@ import { personRow, roomRow } from "./rows.js";
 const NAMES = 100;
 
 const $ = (id) => document.getElementById(id);
+/** Finds a link or a button of the list in the next list. */
+const keyOf = (node) => node.getAttribute("href") ?? node.getAttribute("aria-label");
 
 export function showRooms(conversations, present, leave) {
   const rows = conversations.map((conversation) =>
     roomRow(conversation, conversation === present, conversation.name === LOBBY ? undefined : leave),
   );
+  const focused = $("rooms").contains(document.activeElement) ? keyOf(document.activeElement) : null;
   $("rooms").replaceChildren(...rows);
+  if (focused) [...$("rooms").querySelectorAll("a, button")].find((node) => keyOf(node) === focused)?.focus();
   const elsewhere = conversations.reduce((sum, { unread }) => sum + unread, 0) - (present?.unread ?? 0);
   $("menu-unread").textContent = elsewhere > 0 ? ` (${elsewhere > 99 ? "99+" : elsewhere})` : "";
   const { unread = 0, name } = present ?? {};

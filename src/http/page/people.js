@@ -36,11 +36,12 @@ export function namesOf(occupants) {
   return [...counts].sort(([a], [b]) => a.localeCompare(b));
 }
 
-/** One of twelve hues, the same for a name everywhere. */
+/** A hue in degrees, the same for a name everywhere. */
 export function hueOf(name) {
-  let hash = 0;
-  for (const char of name) hash = (Math.imul(hash, 31) + char.codePointAt(0)) >>> 0;
-  return (hash % 12) * 30;
+  let hash = 0x811c9dc5; // FNV-1a, and its bits mixed: similar names should not look alike
+  for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
+  const mixed = Math.imul(hash ^ (hash >>> 15), 0x9e3779b1) >>> 0;
+  return Math.floor((mixed / 2 ** 32) * 360);
 }
 
 /** What a message says to a reader; `me` is the user id, if there is one. */

@@ -17,7 +17,10 @@ export class Session {
   #lostAt = 0;
   #openBefore = false;
 
-  /** `told` has `token(why)`, which gets a token; and `state`, `error`, `frame` and `conversation`, which are called with what has happened. */
+  /**
+   * `told` has `token(why)`, which gets a token; and `state`, `error`, `frame`, `conversation` and `anotherUser`, which are called
+   * with what has happened.
+   */
   constructor(name, told) {
     this.name = name;
     this.#told = told;
@@ -80,6 +83,7 @@ export class Session {
 
   #changed(state) {
     if (state.name === "open") {
+      if (this.#openBefore && this.me !== state.from) return this.#told.anotherUser();
       rememberClient(state.clientId);
       this.me = state.from;
       this.#openBefore = true;

@@ -53,6 +53,13 @@ export function rememberClient(id) {
 
 export const isOwnClient = (id) => clients.has(id);
 
+/** Nothing of one user is shown to the next. */
+export function forgetUser() {
+  clients.clear();
+  write("sessionStorage", "chat.clients", []);
+  write("sessionStorage", "chat.drafts", {});
+}
+
 /** What was written in a room and is not known to be stored, as `{key, name, text}`. */
 export const drafts = {
   of: (room) => drafts.all()[room]?.filter(({ key, name, text } = {}) => [key, name, text].every((field) => typeof field === "string")) ?? [],

@@ -1,6 +1,7 @@
 // Shows one conversation: its messages, what is still to be stored, who types; stays at the newest message unless the reader has scrolled
 // up, and reads older ones when their place comes into view.
 
+import { HELD } from "./conversation.js";
 import { nameOf } from "./people.js";
 import { button, continues, element, itemRow, pendingRow } from "./rows.js";
 
@@ -103,7 +104,7 @@ const changes = {
 
 export function connected(is) {
   isConnected = is;
-  conversation?.pending.forEach(showPending);
+  conversation?.pending.filter(({ state }) => state === "pending").forEach(showPending);
 }
 
 function showPending(item) {
@@ -144,7 +145,8 @@ function showOlder() {
   const { cursor, reading, problem, items = [] } = conversation ?? {};
   if (reading) older.textContent = "Reading older messages…";
   else if (problem) older.replaceChildren(`The older messages could not be read: ${problem.message}. `, button("Retry", () => conversation.older()));
-  else older.textContent = cursor || items.length === 0 ? "" : "This is the beginning of what is kept.";
+  else if (cursor) older.textContent = items.length >= HELD ? `Not more than ${HELD} messages are shown.` : "";
+  else older.textContent = items.length === 0 ? "" : "This is the beginning of what is kept.";
   showEmpty();
 }
 

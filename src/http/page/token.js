@@ -60,6 +60,10 @@ $("token-form").addEventListener("submit", (event) => {
     fault.textContent = "That is not a token: it has only letters, digits and _ . -";
     return;
   }
+  if (!wanted && asked) {
+    fault.textContent = "Enter a token, or choose “Not now”.";
+    return;
+  }
   settings.setToken(wanted);
   dialog.close();
   const waiting = asked;

@@ -14,8 +14,8 @@ const TALK = [
   ["Alice", "Then let us close the change. Thank you both!"],
 ];
 
-export default async function looks({ check, open, room }) {
-  const shown = `${room}.release`;
+export default async function looks({ check, open }) {
+  const shown = "release";
   const alice = await open("Alice", DESKTOP, shown);
   const bob = await open("Bob", TABLET, shown);
   const carol = await open("Carol", PHONE, shown);
@@ -37,17 +37,19 @@ export default async function looks({ check, open, room }) {
 
   await check("a conversation, with unread messages elsewhere", async () => {
     for (const name of ["general", "incidents"]) {
-      await alice.page.fill("#join-room", `${room}.${name}`);
+      await alice.page.fill("#join-room", name);
       await alice.page.press("#join-room", "Enter");
-      await alice.isIn(`${room}.${name}`);
-      await alice.visit(shown);
+      await alice.isIn(name);
     }
-    await bob.visit(`${room}.incidents`);
-    await bob.say("All quiet.");
+    await alice.page.click(`#rooms a:has-text("#${shown}")`);
+    await bob.visit("incidents");
+    for (const text of ["All quiet.", "Still quiet."]) await bob.say(text);
     await bob.visit(shown);
-    await alice.shows(".badge", /^1/);
+    await alice.shows(".badge", /^2/);
+    await alice.page.focus("#text");
     await bob.page.locator("#text").pressSequentially("Th");
     await alice.shows("#typing", "Bob is typing…");
+    await alice.picture("page");
     await looksGood(alice, "desktop");
     await looksGood(bob, "tablet");
     await looksGood(carol, "phone");
@@ -56,6 +58,9 @@ export default async function looks({ check, open, room }) {
   await check("with what happened beside it", async () => {
     for (const [user, picture] of [[alice, "drawer-desktop"], [bob, "drawer-tablet"], [carol, "drawer-phone"]]) {
       await user.page.click("#what-happened");
+      await user.page.click("#clear");
+      await user.page.locator("#text").pressSequentially("…");
+      await user.page.locator("#frame-list summary", { hasText: "typing" }).first().waitFor();
       await user.page.locator("#frame-list summary").last().click();
       await user.page.locator("#frame-list pre").waitFor();
       await looksGood(user, picture);

@@ -34,6 +34,8 @@ export default async function tokens({ ask, check, equal, open }) {
   });
 
   await check("what is no token is refused at once, and one that does not count with the server's words", async () => {
+    await enter("");
+    await alice.shows("#token-fault", /Enter a token/);
     await enter("no token!");
     await alice.shows("#token-fault", /That is not a token/);
     await alice.axe();
@@ -102,7 +104,6 @@ export default async function tokens({ ask, check, equal, open }) {
   await check("after three that do not count it stops, keeps what was written, and goes on with a good one", async () => {
     await alice.page.click("#change-token");
     await enter(await ask("expired"));
-    await alice.say("Kept.").catch(() => {});
     for (const round of [1, 2, 3]) {
       await alice.until(`it is asked for the time ${round}`, () => document.getElementById("token-dialog").open && document.getElementById("token").value === "");
       await enter(await ask("expired"));
@@ -121,6 +122,15 @@ export default async function tokens({ ask, check, equal, open }) {
     }
     equal((await alice.texts()).at(-1), "Failed first.", "the last message");
     equal(await alice.page.locator("#outbox li").count(), 0, "messages still waiting");
+  });
+
+  await check("another user sees nothing of the last one's", async () => {
+    await alice.page.click("#change-token");
+    await enter(await ask("bob"));
+    await alice.until("the name is the other one's", () => document.getElementById("name").value === "bob");
+    await alice.isIn("general");
+    await alice.sees("Failed first.");
+    equal(await alice.page.locator(".own").count(), 0, "own messages");
   });
   User.troubled = false;
 }
