@@ -622,7 +622,7 @@ export class Room extends Emitter {
       if (message.type === "typing" && !message.own) this.#typing(who, message);
       return this.#emit("ephemeral", message);
     }
-    if (this.#typists.delete(who)) this.#tellTyping();
+    if (this.#typists.has(who)) this.#typed(who);
     if (this.#inbox.length >= INBOX) return this.#fallBehind();
     this.#arrived("message", message, message.id);
   }
@@ -727,8 +727,14 @@ export class Room extends Emitter {
 
   #typing(who, { from, client_id, payload }) {
     clearTimeout(this.#typists.get(who)?.timer);
-    const timer = setTimeout(() => this.#typists.delete(who) && this.#tellTyping(), TYPING_LASTS_MS);
+    const timer = setTimeout(() => this.#typed(who), TYPING_LASTS_MS);
     this.#typists.set(who, { timer, typist: { from, client_id, payload } });
+    this.#tellTyping();
+  }
+
+  #typed(who) {
+    clearTimeout(this.#typists.get(who)?.timer); // it must not end what is typed next
+    this.#typists.delete(who);
     this.#tellTyping();
   }
 

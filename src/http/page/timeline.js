@@ -187,8 +187,9 @@ function mark() {
   if (wasHeld && following) conversation.trim();
   if (following && !document.hidden && conversation.unread > 0) conversation.read();
   const { unread } = conversation;
-  newer.hidden = following;
-  newer.textContent = unread === 0 ? "To the newest ↓" : `${unread} new ↓`;
+  if (newer.hidden !== following) newer.hidden = following;
+  const label = unread === 0 ? "To the newest ↓" : `${unread} new ↓`;
+  if (newer.textContent !== label) newer.textContent = label; // at each scroll, the same would be laid out again
 }
 
 /** The page was looked at, or is not any more. */
