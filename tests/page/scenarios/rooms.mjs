@@ -126,9 +126,13 @@ export default async function rooms({ base, check, equal, open, room }) {
       await new Promise((resolve) => setTimeout(resolve, 100));
       const row = [...document.querySelectorAll("#messages .message")].find((node) => node.getBoundingClientRect().top > log.getBoundingClientRect().top);
       const [text, top, count] = [row.textContent, row.getBoundingClientRect().top, document.querySelectorAll("#messages .message").length];
-      log.scrollTop = 500;
+      log.scrollTop = 300;
       const at = row.getBoundingClientRect().top;
-      while (document.querySelectorAll("#messages .message").length === count) await new Promise(requestAnimationFrame);
+      const deadline = Date.now() + 20_000;
+      while (document.querySelectorAll("#messages .message").length === count) {
+        if (Date.now() > deadline) throw new Error("nothing older is read");
+        await new Promise(requestAnimationFrame);
+      }
       await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
       return [text, top, at, row.getBoundingClientRect().top - at];
     });
