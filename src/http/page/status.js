@@ -22,7 +22,7 @@ export function showState(state) {
   if (state.name === "waiting" && name !== "offline") countDown(Date.now() + state.waitMs);
   if (state.name === "open") $("notice").hidden = true;
   if (awaited() === "renew") notify("Your token ends soon: enter the next one, and the connection stays.");
-  if (state.failures >= 2) notify("The server did not accept the connection. It may be down, or something is in between.");
+  if (state.failures >= 2 && name !== "offline") notify("The server did not accept the connection. It may be down, or something is in between.");
   if (state.error) notify(state.error.message);
 }
 
