@@ -7,4 +7,4 @@ set -eu
 room=$1
 shift
 if [ -n "${TOKEN:-}" ]; then set -- "$@" --header "Authorization: Bearer $TOKEN"; fi
-exec websocat "$@" "ws://localhost:8080/api/chat-api/ws/$room"
+exec websocat "ws://localhost:8080/api/chat-api/ws/$room" "$@"
