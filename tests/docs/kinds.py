@@ -14,6 +14,7 @@ from terminal import ROOT, Terminal
 
 #: Variables are set in one block and used in another; a reader sees where `cd` fails.
 SHELLCHECK = ["shellcheck", "--shell=bash", "--exclude=SC2034,SC2154,SC2164", "-"]
+BROWSER = ROOT / "tests/page/documents.mjs"
 NODE = ["node", "--experimental-websocket"]
 SUFFIXES = {".html": "html", ".js": "js", ".json": "json", ".mjs": "js", ".py": "py", ".sh": "sh", ".toml": "toml", ".yaml": "yaml"}
 #: What differs from one run to the next.
@@ -40,11 +41,11 @@ def run(block: Block, terminal: Terminal) -> str:
         case "sh":
             shell(block, terminal)
         case "js":
-            terminal.run([*NODE, "--input-type=module"], terminal.with_ports(block.text))
+            terminal.program([*NODE, "--input-type=module"], block.text)
         case "py":
-            terminal.run(["python3", "-"], terminal.with_ports(block.text))
+            terminal.program(["python3", "-"], block.text)
         case "chromium":
-            chromium(block, terminal)
+            terminal.program(["node", str(BROWSER)], block.text)
         case "json" | "toml" | "yaml" | "mermaid":
             return "checked"
         case language:
@@ -65,11 +66,6 @@ def shell(block: Block, terminal: Terminal):
             raise
     else:
         raise Mistake(f"it has not failed:\n{terminal.output}")
-
-
-def chromium(block: Block, terminal: Terminal):
-    program = ROOT / "tests/page/documents.mjs"
-    terminal.run(["node", str(program)], terminal.with_ports(block.text))
 
 
 def check(block: Block, terminal: Terminal):

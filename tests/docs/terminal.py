@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -84,6 +85,10 @@ class Terminal:
     def sh(self, code: str):
         keep = f"export -p >{self.state}; printf %s \"$PWD\" >{self.place}"
         self.run(["bash", "-c", f"trap '{keep}' EXIT\n{self.script(code)}"])
+
+    def program(self, command: list[str], stdin: str):
+        """Runs a program that knows what the blocks before have set."""
+        self.run(["bash", "-c", self.script(f"exec {shlex.join(command)}")], self.with_ports(stdin))
 
     def run(self, command: list[str], stdin: str = ""):
         """Runs a program to its end; what it printed is kept for an `output` block."""
