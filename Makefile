@@ -7,7 +7,7 @@ export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
 SECONDS := 60
 
-.PHONY: help run test check fuzz ci chaos bench-probe e2e fmt tools image manifests generated
+.PHONY: help run test docs-test check fuzz ci chaos bench-probe e2e fmt tools image manifests generated
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ run: ## Run the server: http://127.0.0.1:8080 (no Redis needed; REDIS_URL joins 
 test: tools ## Run all tests; installs what they need first
 	$(CARGO) test --locked
 
+docs-test: tools ## Do what the documents say, block by block (part of `test`)
+	$(CARGO) test --locked --test it -- docs::
+
 check: tools ## Format, lints, docs, dependencies, generated files, scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -25,7 +28,7 @@ check: tools ## Format, lints, docs, dependencies, generated files, scripts
 	tests/dependencies.sh
 	typos
 	hadolint Dockerfile
-	shellcheck .ci/run tests/*.sh tests/e2e/*.sh
+	shellcheck .ci/run tests/*.sh tests/e2e/*.sh docs/examples/*.sh
 
 fuzz: tools ## Fuzz all that comes from outside, for SECONDS (60); a seed that fails is kept in proptest-regressions/
 	FUZZ_SECONDS=$$(($(SECONDS) / 2)) $(CARGO) test --locked --lib --test it -- fuzz --test-threads 16

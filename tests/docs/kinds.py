@@ -17,6 +17,8 @@ SHELLCHECK = ["shellcheck", "--shell=bash", "--exclude=SC2034,SC2154,SC2164", "-
 BROWSER = ROOT / "tests/page/documents.mjs"
 NODE = ["node", "--experimental-websocket"]
 SUFFIXES = {".html": "html", ".js": "js", ".json": "json", ".mjs": "js", ".py": "py", ".sh": "sh", ".toml": "toml", ".yaml": "yaml"}
+#: Languages with a test of their own.
+ELSEWHERE = {"chat": "tests/it/reference/mod.rs"}
 #: What differs from one run to the next.
 EXAMPLES = [
     (re.compile(r"\d{13}-\d+"), "ID"),
@@ -25,7 +27,7 @@ EXAMPLES = [
 ]
 MERMAID = re.compile(
     r"sequenceDiagram|(participant|actor) (?P<declared>\w+)( as .+)?|(?P<from>\w+)\s*-{1,2}>>[+-]?(?P<to>\w+): .+"
-    r"|[Nn]ote (over|left of|right of) (?P<over>[\w,]+): .+|(alt|else|opt|loop|par|and|rect) .+|end|autonumber"
+    r"|[Nn]ote (over|left of|right of) (?P<over>[\w,]+): .+|(alt|else|opt|loop|par|and|rect)( .+)?|end|autonumber"
 )
 
 

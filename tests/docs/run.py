@@ -9,6 +9,7 @@ Ports are replaced by free ones. What a block is for follows from its language, 
     js, py              run, by node as a module, by python
     json, toml, yaml    parsed; TOML is a configuration that the server takes
     mermaid             a sequence diagram whose participants are declared
+    chat                a conversation that tests/it/reference plays
     text                needs one of the rules
 
     <!-- test: file NAME -->                 kept under that name, and checked
@@ -71,10 +72,11 @@ def take(block: markdown.Block, document: pathlib.Path, terminal: Terminal) -> s
         terminal.stop()
     if block.rule("skip:"):
         return "skipped"
-    if elsewhere := block.rule("elsewhere:"):
-        test = ROOT / elsewhere.rest
+    elsewhere = block.rule("elsewhere:")
+    if elsewhere or block.language in kinds.ELSEWHERE:
+        test = ROOT / (elsewhere.rest if elsewhere else kinds.ELSEWHERE[block.language])
         if not test.is_file() or document.name not in test.read_text():
-            raise Mistake(f"`{elsewhere.rest}` is no test that names {document.name}")
+            raise Mistake(f"`{test.relative_to(ROOT)}` is no test that names {document.name}")
         return "elsewhere"
     if block.rule("output"):
         kinds.same_output(block, terminal.output)

@@ -97,8 +97,9 @@ class Terminal:
             try:
                 process.communicate(stdin.encode(), timeout=PATIENCE_S)
             except subprocess.TimeoutExpired:
-                kill(process)
                 raise Mistake(f"it has not ended after {PATIENCE_S} s:\n{self.log.read_text()}") from None
+            finally:
+                kill(process)  # with what it has left behind
         self.output = self.without_ports(self.log.read_text())
         if process.returncode:
             raise Mistake(f"it ended with {process.returncode}:\n{self.output}")

@@ -1,44 +1,64 @@
-//! The reference at `/docs`: how it is served, and what Chromium shows.
+//! What the documents tell people to do works: tests/docs/run.py does it, block by block. Here is which documents, and how much may be left out.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
-use crate::support::{Node, repository, run};
+use crate::support::{repository, run, tool};
 
-#[tokio::test]
-async fn the_reference_is_served_under_the_strict_policy() {
-    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", crate::support::token::SECRET);
-    let node = node.start().await;
-    let chat = node.get("/").await.header("content-security-policy").to_owned();
-    for (path, content_type) in [
-        ("/docs", "text/html; charset=utf-8"),
-        ("/assets/docs.js", "text/javascript; charset=utf-8"),
-        ("/assets/schemas.js", "text/javascript; charset=utf-8"),
-        ("/assets/docs.css", "text/css; charset=utf-8"),
-    ] {
-        let file = node.get(path).await;
-        assert_eq!((file.status, file.header("content-type")), (200, content_type), "{path}");
-        assert_eq!(
-            (file.header("content-security-policy"), file.header("x-content-type-options")),
-            (chat.as_str(), "nosniff")
-        );
-    }
-    for path in ["/api/chat-api/openapi.json", "/api/chat-api/asyncapi.json"] {
-        let document = node.get(path).await;
-        assert_eq!((document.status, document.header("content-type")), (200, "application/json"), "{path}");
-        let known = [("if-none-match", document.header("etag"))];
-        assert_eq!(crate::support::http::get(node.public, path, &known).await.status, 304, "{path}");
-    }
+/// Blocks that no test looks at, each with its reason beside it.
+const SKIPPED: &str = "2 skipped";
+
+fn documents() -> Vec<PathBuf> {
+    let docs = std::fs::read_dir(repository("docs")).expect("a folder").map(|entry| entry.expect("a file").path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    docs.chain([repository("README.md"), repository("docs/examples/README.md")]).collect()
 }
 
-/// What is checked is in tests/page/docs.mjs.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_reference_shows_everything() {
-    let node = Node::builder().start().await;
-    let mut command = Command::new("node");
-    command.arg(repository("tests/page/docs.mjs")).arg(format!("http://{}/", node.public));
-    if let Some(folder) = std::env::var_os("PAGE_SCREENSHOTS") {
-        command.arg(folder);
-    }
-    let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("it ends");
-    assert!(output.contains(" 0 failed"), "{output}");
+fn python(script: &str) -> Command {
+    let mut command = Command::new(tool("venv/bin/python"));
+    command.arg(repository(script)).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+#[test]
+fn every_block_does_what_it_says() {
+    let mut command = python("tests/docs/run.py");
+    command.args(["--server", env!("CARGO_BIN_EXE_chat-api")]).args(documents());
+    let output = run(&mut command);
+    assert!(output.trim_end().ends_with(&format!("{SKIPPED}, 0 failed")), "{output}");
+}
+
+#[test]
+fn the_runner_notices_what_is_wrong() {
+    run(python("tests/docs/test_run.py").env("SERVER", env!("CARGO_BIN_EXE_chat-api")));
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    run(python("tests/docs/links.py").args(documents()).arg(repository("CHANGELOG.md")));
+}
+
+/// Options, methods, events and fields of the types are all in the reference.
+#[test]
+fn the_clients_reference_is_complete() {
+    let types = std::fs::read_to_string(repository("src/http/client/client.d.ts")).expect("a file");
+    let reference = std::fs::read_to_string(repository("docs/client.md")).expect("a file");
+    let members = types.lines().filter_map(|line| line.strip_prefix("  ")).filter_map(|line| {
+        let line = line.strip_prefix("readonly ").unwrap_or(line);
+        let end = line.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')?;
+        let (name, rest) = line.split_at(end);
+        (!matches!(name, "" | "constructor") && rest.starts_with(['?', ':', '(', '<'])).then_some(name)
+    });
+    let codes = types.split_once("  code:\n").and_then(|(_, rest)| rest.split_once(';')).expect("the codes").0;
+    let own = codes.split_once("\"invalid_json\"").expect("the server's come last").0.split('"').skip(1).step_by(2);
+    let names: Vec<_> = members.chain(own).collect();
+    assert!(names.len() > 60, "{names:?}");
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| {
+            ![format!("`{name}`"), format!("`{name}("), format!(" {name} "), format!(" {name},")]
+                .iter()
+                .any(|text| reference.contains(text.as_str()))
+        })
+        .collect();
+    assert!(missing.is_empty(), "not in docs/client.md: {missing:?}");
 }

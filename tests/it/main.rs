@@ -15,6 +15,7 @@ mod bench;
 mod chart;
 mod client;
 mod docs;
+mod docs_page;
 mod drain;
 mod e2e;
 mod exactly_once;
