@@ -86,6 +86,8 @@ install_debian() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
   have npm || missing+=(nodejs npm)
   have ss || missing+=(iproute2)
+  have curl || missing+=(curl)
+  have openssl || missing+=(openssl)
   # Not on everybody's PATH: Debian keeps them in /usr/sbin.
   [ -x /usr/sbin/haproxy ] || have haproxy || missing+=(haproxy)
   [ -x /usr/sbin/nginx ] || have nginx || missing+=(nginx-light)

@@ -58,7 +58,8 @@ def parse(text: str) -> list[Block]:
                 comment += "\n" + lines[at]
             rule = parse_rule(comment, number)
             if rule.code:
-                blocks.append(Block(rule.verb, rule.code, number, [rule]))
+                blocks.append(Block(rule.verb, rule.code, number, [*waiting, rule]))
+                waiting = []
             else:
                 waiting.append(rule)
         elif fence := FENCE.match(line):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import re
 import shlex
 import shutil
@@ -28,7 +29,7 @@ class Terminal:
         self.state = self.scratch("state.sh", "")
         self.place = self.scratch("place", str(self.folder))
         self.log = self.scratch("log", "")
-        self.ports = dict(zip(map(str, PORTS), map(str, free_ports(len(PORTS)))))
+        self.ports = {str(port): str(free_port()) for port in PORTS}
         tools = ROOT / "target/tools"
         self.env = {key: os.environ[key] for key in ("HOME", "LANG", "LD_LIBRARY_PATH", "CHROMIUM") if key in os.environ}
         self.env |= {
@@ -144,12 +145,15 @@ def kill(process: subprocess.Popen):
     process.wait()
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [open_socket.getsockname()[1] for open_socket in sockets]
-    for open_socket in sockets:
-        open_socket.close()
-    return ports
+def free_port() -> int:
+    """Below those that the system hands out: a document may need it minutes later."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        try:
+            with socket.create_server(("0.0.0.0", port)):
+                return port
+        except OSError:
+            pass
 
 
 def accepts(port: int) -> bool:
