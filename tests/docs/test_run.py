@@ -52,7 +52,7 @@ WRONG = {
     "a file outside": ("not in the document's folder", block("text", "x", "file ../x.txt")),
     "no rule": ("needs a rule", block("text", "x")),
     "no language": ("needs a rule", block("", "x")),
-    "no such rule": ("no such rule: `ouput`", block("text", "x", "ouput")),
+    "no such rule": ("no such rule: `play`", block("text", "x", "play")),
     "no reason": ("needs to say why", block("sh", "x", "skip:")),
     "no such test": ("is no test that names page.md", block("sh", "x", "elsewhere: tests/it/acl.rs")),
     "a rule without a block": ("stands before no block", "<!-- test: output -->\n\nwords\n"),

@@ -10,7 +10,7 @@ const SKIPPED: &str = "2 skipped";
 fn documents() -> Vec<PathBuf> {
     let docs = std::fs::read_dir(repository("docs")).expect("a folder").map(|entry| entry.expect("a file").path());
     let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    docs.chain([repository("README.md"), repository("docs/examples/README.md")]).collect()
+    docs.chain(["README.md", "docs/examples/README.md", "charts/chat-api/README.md"].map(repository)).collect()
 }
 
 fn python(script: &str) -> Command {
