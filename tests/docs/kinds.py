@@ -41,7 +41,10 @@ def run(block: Block, terminal: Terminal) -> str:
     check(block, terminal)
     match block.language:
         case "sh":
-            shell(block, terminal)
+            if rule := next((rule for rule in block.rules if "background" in rule.words), None):
+                terminal.background(block.text, rule.option("until"), block.line)
+            else:
+                terminal.sh(block.text)
         case "js":
             terminal.program([*NODE, "--input-type=module"], block.text)
         case "py":
@@ -53,21 +56,6 @@ def run(block: Block, terminal: Terminal) -> str:
         case language:
             raise Mistake(f"a block of `{language or 'no language'}` needs a rule")
     return "run"
-
-
-def shell(block: Block, terminal: Terminal):
-    if rule := block.rule("background") or next((rule for rule in block.rules if "background" in rule.words), None):
-        return terminal.background(block.text, rule.option("until"), block.line)
-    if not (rule := block.rule("fails")):
-        return terminal.sh(block.text)
-    wanted = rule.words[-1]
-    try:
-        terminal.sh(block.text)
-    except Mistake as mistake:
-        if f"ended with {wanted}:" not in str(mistake):
-            raise
-    else:
-        raise Mistake(f"it has not failed:\n{terminal.output}")
 
 
 def check(block: Block, terminal: Terminal):

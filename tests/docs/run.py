@@ -15,7 +15,6 @@ Ports are replaced by free ones. What a block is for follows from its language, 
     <!-- test: file NAME -->                 kept under that name, and checked
     <!-- test: append NAME -->               the same, at the end of what is there
     <!-- test: output -->                    what the block before printed. `…` is anything; ids and times are examples
-    <!-- test: fails with N -->              a command that ends with that status
     <!-- test: background until=PORT -->     goes on running; the next block comes when that port accepts connections
     <!-- test: check: REASON -->             not run, but checked as far as that goes
     <!-- test: elsewhere: FILE -->           that file tests it
@@ -39,7 +38,7 @@ from markdown import Mistake
 from terminal import ROOT, Terminal
 
 COUNTS = ["run", "checked", "elsewhere", "skipped"]
-RULES = {"file", "append", "output", "fails", "background", "check:", "elsewhere:", "skip:", "folder", "stop", "sh", "chromium"}
+RULES = {"file", "append", "output", "background", "check:", "elsewhere:", "skip:", "folder", "stop", "sh", "chromium"}
 
 
 def play(document: pathlib.Path, server: pathlib.Path) -> collections.Counter:
