@@ -12,6 +12,15 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 /// # Errors
 /// When they are needed and there are none.
 pub fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    connector_over(HttpConnector::new(), tls)
+}
+
+/// The same over connections with settings of their own, such as the address that they come from.
+///
+/// # Errors
+/// When certificates are needed and there are none.
+pub fn connector_over(mut http: HttpConnector, tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    http.enforce_http(false);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = HttpsConnectorBuilder::new();
     let builder = if tls {
@@ -22,5 +31,5 @@ pub fn connector(tls: bool) -> anyhow::Result<HttpsConnector<HttpConnector>> {
         let nobody = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         builder.with_tls_config(nobody.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     };
-    Ok(builder.https_or_http().enable_http1().build())
+    Ok(builder.https_or_http().enable_http1().wrap_connector(http))
 }

@@ -1,10 +1,11 @@
 //! `chat-load`: puts load on a chat, checks that nothing is lost on the way, and measures what it costs.
 //!
-//! Not part of the service: what is shared with it is the wire alone.
+//! Not part of the service: what is shared with it is the wire, and what makes tokens and TLS connections.
 
 mod cpu;
 mod crowd;
 mod frames;
+mod load;
 mod pairs;
 mod probe;
 mod process;
@@ -31,6 +32,11 @@ enum Command {
     Probe(probe::Options),
     /// Measure what Redis costs: a message, the hop to a second node, idle rooms.
     Redis(redis::Options),
+    #[command(flatten)]
+    Load(load::Scenario),
+    /// The sockets of the scenarios.
+    #[command(hide = true)]
+    Worker,
     /// The server that `probe` compares with.
     #[command(hide = true)]
     Reference(reference::Options),
@@ -40,6 +46,8 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Probe(options) => probe::run(&options),
         Command::Redis(options) => redis::run(&options),
+        Command::Load(scenario) => load::run(scenario),
+        Command::Worker => load::work(),
         Command::Reference(options) => reference::run(&options),
     }
 }
