@@ -25,6 +25,7 @@ mod harness;
 mod hostile;
 mod issuer;
 mod limits;
+mod load;
 mod logs;
 mod memory;
 mod operations;

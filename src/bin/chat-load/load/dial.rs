@@ -117,9 +117,17 @@ impl Dialler {
         Ok(Self { connectors, auth, patience })
     }
 
-    /// Upgrades a socket, with the position from which it takes its room up.
-    pub(super) async fn dial(&self, plan: &Plan, socket: usize, after: Option<&str>) -> Result<Socket, Refusal> {
-        let (request, uri) = self.request(plan, socket, after).map_err(|error| Refusal::Token(format!("{error:#}")))?;
+    /// Upgrades a socket, or its successor after so many losses, with the position from which it takes its room up.
+    pub(super) async fn dial(
+        &self,
+        plan: &Plan,
+        socket: usize,
+        losses: usize,
+        after: Option<&str>,
+    ) -> Result<Socket, Refusal> {
+        let url = plan.urls.get(plan.url_of(socket, losses)).map_or("", String::as_str);
+        let (request, uri) =
+            self.request(plan, url, socket, after).map_err(|error| Refusal::Token(format!("{error:#}")))?;
         let open = async {
             let source = plan.source_of(socket);
             let connector = self.connectors.get(source).cloned().ok_or(Refusal::Silent)?;
@@ -134,8 +142,7 @@ impl Dialler {
         timeout(self.patience, open).await.unwrap_or(Err(Refusal::Silent))
     }
 
-    fn request(&self, plan: &Plan, socket: usize, after: Option<&str>) -> anyhow::Result<(Request, Uri)> {
-        let url = plan.urls.get(plan.url_of(socket)).context("no URL")?;
+    fn request(&self, plan: &Plan, url: &str, socket: usize, after: Option<&str>) -> anyhow::Result<(Request, Uri)> {
         let path = plan.path.replace("{room}", &plan.room_name(plan.room_of(socket)));
         let query = after.map(|id| format!("?after={id}")).unwrap_or_default();
         let mut request = format!("{url}{path}{query}").into_client_request()?;

@@ -45,6 +45,8 @@ pub(super) struct Member {
     turn: Option<OwnedSemaphorePermit>,
     /// When the last socket ended, in nanoseconds.
     lost_at: Option<u64>,
+    /// Sockets lost and upgrades refused so far.
+    losses: usize,
 }
 
 impl Member {
@@ -55,7 +57,7 @@ impl Member {
         turn: OwnedSemaphorePermit,
     ) -> Self {
         let ears = Ears::new(shared.clone(), number);
-        Self { shared, number, ears, orders: Some(orders), turn: Some(turn), lost_at: None }
+        Self { shared, number, ears, orders: Some(orders), turn: Some(turn), lost_at: None, losses: 0 }
     }
 
     /// Until it is told to stop, or has no reason to come back.
@@ -84,6 +86,7 @@ impl Member {
                     refusal.retry_after().map(|wait| wait.mul_f64(1.0 + fastrand::f64()))
                 }
             };
+            self.losses += 1;
             let longest = (BACKOFF.0 * 2_u32.pow(failures.min(8))).min(BACKOFF.1);
             let wait = wait.unwrap_or_else(|| longest.mul_f64(fastrand::f64()));
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
@@ -100,11 +103,15 @@ impl Member {
         Duration::from_millis(self.shared.plan.patience_ms)
     }
 
+    async fn dial(&self) -> Result<Socket, Refusal> {
+        self.shared.dialler.dial(&self.shared.plan, self.number, self.losses, self.ears.position()).await
+    }
+
     /// A socket that is in its room.
     async fn enter(&mut self) -> Result<Socket, Refusal> {
         let start = machine::now();
         let deadline = Instant::now() + self.patience();
-        let mut socket = self.shared.dialler.dial(&self.shared.plan, self.number, self.ears.position()).await?;
+        let mut socket = self.dial().await?;
         let upgraded = machine::now();
         if self.shared.plan.frame.is_none() {
             self.ears.enter();

@@ -38,6 +38,8 @@ use self::{
     servers::Change,
 };
 
+/// Exit code: something was lost, or the service could not be reached.
+const FAILED: u8 = 1;
 /// Exit code: the command line makes no sense; clap's own.
 const USAGE: u8 = 2;
 /// Until all workers have read that they are to talk, in nanoseconds.
@@ -49,14 +51,18 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(crate) fn run(scenario: Scenario) -> anyhow::Result<ExitCode> {
     let run = match scenario.run() {
         Ok(run) => run,
-        Err(text) => {
-            let _ = writeln!(std::io::stderr(), "error: {text}");
-            return Ok(ExitCode::from(USAGE));
-        }
+        Err(text) => return Ok(error(&text, USAGE)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(conduct(&run))?;
-    report.finish(run.json.as_deref())
+    let finished = runtime.block_on(conduct(&run)).and_then(|report| report.finish(run.json.as_deref()));
+    Ok(finished.unwrap_or_else(|failed| error(&format!("{failed:#}"), FAILED)))
+}
+
+/// One line that says what is wrong.
+fn error(text: &str, code: u8) -> ExitCode {
+    crew::end_progress();
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+    ExitCode::from(code)
 }
 
 /// The process that holds sockets.
@@ -108,8 +114,8 @@ async fn conduct(run: &Run) -> anyhow::Result<Report> {
 async fn knock(plan: &Plan) -> anyhow::Result<()> {
     let dialler = Dialler::new(plan)?;
     for (number, url) in plan.urls.iter().enumerate() {
-        let Some(socket) = (0..plan.sockets()).find(|socket| plan.url_of(*socket) == number) else { continue };
-        match dialler.dial(plan, socket, None).await {
+        let Some(socket) = (0..plan.sockets()).find(|socket| plan.url_of(*socket, 0) == number) else { continue };
+        match dialler.dial(plan, socket, 0, None).await {
             Ok(mut socket) => drop(tokio::time::timeout(Duration::from_secs(2), socket.close(None)).await),
             Err(refusal) if refusal.is_passing() && refusal.retry_after().is_some() => {}
             Err(refusal) => return Err(anyhow!("{url}: {refusal}")),

@@ -82,10 +82,10 @@ impl Plan {
         (place % members < self.talkers).then_some(place / members)
     }
 
-    /// Which of the URLs.
-    pub(super) fn url_of(&self, socket: usize) -> usize {
+    /// Which of the URLs; after each loss the next one.
+    pub(super) fn url_of(&self, socket: usize, losses: usize) -> usize {
         if !self.cross {
-            return socket % self.urls.len().max(1);
+            return (socket + losses) % self.urls.len().max(1);
         }
         match socket % self.members.max(1) {
             0 => 0,
@@ -147,6 +147,6 @@ pub(super) mod tests {
         let all = Plan { talkers: 6, ..plan.clone() };
         assert!((0..24).all(|n| all.talker(n) == Some(n % 6)));
         let cross = Plan { cross: true, talkers: 1, ..plan };
-        assert!((0..24).all(|n| (cross.url_of(n) == 0) == cross.talker(n).is_some()));
+        assert!((0..24).all(|n| (cross.url_of(n, 1) == 0) == cross.talker(n).is_some()));
     }
 }
