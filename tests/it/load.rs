@@ -17,6 +17,7 @@ use crate::support::{
     Chat, Node, Over, eventually,
     proxy::{Proxy, Tamper},
     redis::free_port,
+    tls::Authority,
     token::SECRET,
 };
 
@@ -300,4 +301,57 @@ async fn another_server_can_be_asked_too() {
         ran.passed(10);
         assert_eq!((ran.count("stored"), ran.count("delivered")), (50, 500), "{}", ran.printed);
     }
+}
+
+/// TLS in front of a node, as an ingress ends it.
+struct Front {
+    process: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Front {
+    async fn start(node: std::net::SocketAddr, authority: &Authority) -> Self {
+        let (folder, port) = (tempfile::TempDir::new().expect("a folder"), free_port());
+        let certified = authority.certify("localhost");
+        let read = |path| std::fs::read_to_string(path).expect("a file");
+        let pem = folder.path().join("pair.pem");
+        std::fs::write(&pem, read(certified.certificate) + &read(certified.key)).expect("written");
+        let config = format!(
+            "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n timeout tunnel 1h\n\
+             frontend front\n bind 127.0.0.1:{port} ssl crt {}\n default_backend nodes\n\
+             backend nodes\n server node {node}\n",
+            pem.display()
+        );
+        let file = folder.path().join("haproxy.cfg");
+        std::fs::write(&file, config).expect("written");
+        let mut command = Command::new("/usr/sbin/haproxy");
+        command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("haproxy is installed: run `make tools`");
+        let front = Self { process, port, _folder: folder };
+        eventually("it listens", || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
+        front
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn over_tls() {
+    let node = Node::builder().start().await;
+    let authority = Authority::new();
+    let front = Front::start(node.public, &authority).await;
+    let url = format!("wss://localhost:{}", front.port);
+    let trusted = authority.file();
+    let arguments = ["rooms", "--url", &url, "--sockets", "10", "--rooms", "2", "--duration", "1s"];
+    load(&arguments, &[("SSL_CERT_FILE", trusted.to_str().expect("text"))]).await.passed(10);
+    let stranger = Authority::new();
+    let ran = load(&arguments, &[("SSL_CERT_FILE", stranger.file().to_str().expect("text"))]).await;
+    assert!(ran.code == 1 && ran.printed.contains("UnknownIssuer"), "{}", ran.printed);
+    assert_eq!(ran.printed.lines().count(), 1, "{}", ran.printed);
 }

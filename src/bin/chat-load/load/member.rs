@@ -93,6 +93,9 @@ impl Member {
                 break;
             }
         }
+        if stop.is_cancelled() {
+            return; // what it still holds is without an answer
+        }
         if self.turn.take().is_some() {
             self.shared.state.lock().tally.counts.failed += 1;
         }

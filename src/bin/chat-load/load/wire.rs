@@ -76,7 +76,7 @@ pub(super) fn frame(plan: &Plan, room: usize, talker: usize, due: Due) -> String
     let Due { n, base, at } = due;
     let message = Said { talker, n, at }.text(plan);
     match &plan.frame {
-        Some(frame) => frame.replace("{message}", &message),
+        Some(frame) => frame.replace("{room}", &plan.room_name(room)).replace("{message}", &message),
         None => {
             let run = &plan.run;
             format!(r#"{{"sender":"{run}.{room}.{talker}","n":{n},"base":{base},"payload":{message}}}"#)

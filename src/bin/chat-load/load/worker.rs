@@ -48,23 +48,25 @@ fn say(report: &Report) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(report)?)?)
 }
 
-/// The lines of the input; `Stop` comes as a cancellation.
-fn listen(lines: &mpsc::UnboundedSender<String>, stop: &CancellationToken) {
+/// The lines of the input, and a cancellation at its end; `Stop` comes as another.
+fn listen(lines: &mpsc::UnboundedSender<String>, stop: &CancellationToken, end: &CancellationToken) {
     let stop_line = serde_json::to_string(&Task::Stop).unwrap_or_default();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         if line == stop_line {
             stop.cancel();
         } else if lines.send(line).is_err() {
-            return;
+            break;
         }
     }
+    end.cancel();
 }
 
 async fn work() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let (lines, mut tasks) = mpsc::unbounded_channel();
-    let listener = stop.clone();
-    thread::spawn(move || listen(&lines, &listener));
+    let end = CancellationToken::new();
+    let listener = (stop.clone(), end.clone());
+    thread::spawn(move || listen(&lines, &listener.0, &listener.1));
     let Some(line) = tasks.recv().await else { return Ok(()) };
     let (number, plan) = serde_json::from_str::<(usize, Plan)>(&line).context("the plan")?;
     machine::allow_sockets(plan.share(number).len())?;
@@ -79,11 +81,13 @@ async fn work() -> anyhow::Result<()> {
         pulse: machine::now(),
         cpu: machine::cpu(),
     };
-    while let Some(line) = tasks.recv().await {
-        let task = serde_json::from_str(&line).context("a task")?;
-        worker.attend(task).await?;
-    }
-    Ok(())
+    let attending = async {
+        while let Some(line) = tasks.recv().await {
+            worker.attend(serde_json::from_str(&line).context("a task")?).await?;
+        }
+        Ok(())
+    };
+    end.run_until_cancelled(attending).await.unwrap_or(Ok(()))
 }
 
 struct Worker {
