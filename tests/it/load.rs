@@ -110,14 +110,14 @@ async fn sockets_stay_and_answer_heartbeats() {
 
 #[tokio::test]
 async fn a_storm_is_let_in_by_and_by() {
-    let node = Node::builder().env("CHAT_LIMITS__UPGRADES_PER_SECOND", "40").start().await;
+    let node = Node::builder().env("CHAT_LIMITS__UPGRADES_PER_SECOND", "5").start().await;
     let url = url(node.public);
-    let ran = load(&["storm", "--url", &url, "--sockets", "120", "--rounds", "2"], &[]).await;
-    ran.passed(240);
+    let ran = load(&["storm", "--url", &url, "--sockets", "30", "--rounds", "2", "--patience", "1m"], &[]).await;
+    ran.passed(60);
     assert!(ran.report["refusals"]["503 busy"].as_u64() > Some(0), "{}", ran.printed);
     assert!(ran.printed.contains("hint: 503 busy"), "{}", ran.printed);
     for round in 0..2 {
-        assert_eq!(ran.report["rounds"][round]["joined"], 120, "{}", ran.printed);
+        assert_eq!(ran.report["rounds"][round]["joined"], 30, "{}", ran.printed);
     }
     node.wait_for_metric("chat_connections", 0.0).await;
 }
@@ -352,6 +352,6 @@ async fn over_tls() {
     load(&arguments, &[("SSL_CERT_FILE", trusted.to_str().expect("text"))]).await.passed(10);
     let stranger = Authority::new();
     let ran = load(&arguments, &[("SSL_CERT_FILE", stranger.file().to_str().expect("text"))]).await;
-    assert!(ran.code == 1 && ran.printed.contains("UnknownIssuer"), "{}", ran.printed);
+    assert!(ran.code == 1 && ran.printed.contains("invalid peer certificate"), "{}", ran.printed);
     assert_eq!(ran.printed.lines().count(), 1, "{}", ran.printed);
 }

@@ -33,7 +33,7 @@ enum Command {
     /// Measure what Redis costs: a message, the hop to a second node, idle rooms.
     Redis(redis::Options),
     #[command(flatten)]
-    Load(load::Scenario),
+    Load(Box<load::Scenario>),
     /// The sockets of the scenarios.
     #[command(hide = true)]
     Worker,
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Probe(options) => probe::run(&options),
         Command::Redis(options) => redis::run(&options),
-        Command::Load(scenario) => load::run(scenario),
+        Command::Load(scenario) => load::run(*scenario),
         Command::Worker => load::work(),
         Command::Reference(options) => reference::run(&options),
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -18,103 +18,13 @@ use tokio::{
 
 use super::{
     plan::Plan,
+    pulse::{Pulse, Report, Row, Task, Use},
     shared::RoomCount,
-    tally::{Counts, Quantiles, Tally, Times},
+    tally::Tally,
 };
 
 /// A worker that says nothing for so long is lost.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// What a worker is told, one line of JSON each; the plan and its number come first.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Task {
-    /// Open all sockets; answered when each is in its room or has given up.
-    Open,
-    /// Talk between two moments in nanoseconds; answered with what each room has got when nothing waits for an acknowledgement.
-    Talk { start: u64, end: u64 },
-    /// Wait until every member has so many messages, by room; answered with what they have.
-    Settle { stored: Vec<u64> },
-    /// Close all sockets; answered when they are.
-    Close,
-    /// End what is under way sooner. Not answered.
-    Stop,
-}
-
-/// What a worker says.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Report {
-    /// Once a second.
-    Pulse(Box<Pulse>),
-    /// A task is done; how its rooms stand.
-    Done(Vec<RoomCount>),
-    /// It cannot go on.
-    Failed(String),
-}
-
-/// What happened since the last one.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Pulse {
-    pub(super) tally: Tally,
-    pub(super) open: u64,
-    pub(super) pending: u64,
-    pub(super) cpu_ns: u64,
-    pub(super) wall_ns: u64,
-    pub(super) rss_bytes: u64,
-}
-
-/// A worker's use of its machine.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
-pub(super) struct Use {
-    /// Shares of a core: while sockets were opened, and while they talked.
-    pub(super) opening: Share,
-    pub(super) talking: Share,
-    /// Most of a core in one second.
-    pub(super) peak: f64,
-    pub(super) rss_bytes: u64,
-    #[serde(skip)]
-    open: u64,
-    #[serde(skip)]
-    pending: u64,
-}
-
-/// CPU over time.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Share {
-    cpu_ns: u64,
-    wall_ns: u64,
-}
-
-impl Use {
-    /// Messages that were without an answer when it was last heard of.
-    pub(super) fn pending(&self) -> u64 {
-        self.pending
-    }
-}
-
-impl Share {
-    pub(super) fn of_core(self) -> f64 {
-        self.cpu_ns as f64 / self.wall_ns.max(1) as f64
-    }
-}
-
-impl Serialize for Share {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64((self.of_core() * 1000.0).round() / 1000.0)
-    }
-}
-
-/// What happened within an interval.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Row {
-    /// Since the start, at its end.
-    pub(super) seconds: f64,
-    pub(super) open: u64,
-    pub(super) counts: Counts,
-    pub(super) closes: u64,
-    pub(super) deliver: Option<Quantiles>,
-    /// Of all workers.
-    pub(super) rss_bytes: u64,
-}
 
 /// See the module.
 pub(super) struct Crew {
@@ -227,7 +137,7 @@ impl Crew {
                 "talk" => &mut usage.talking,
                 _ => &mut usage.opening,
             };
-            (share.cpu_ns, share.wall_ns) = (share.cpu_ns + cpu_ns, share.wall_ns + wall_ns);
+            share.add(cpu_ns, wall_ns);
             if wall_ns > 500_000_000 {
                 usage.peak = usage.peak.max(cpu_ns as f64 / wall_ns as f64);
             }
@@ -319,19 +229,5 @@ fn progress(line: &str) {
 pub(super) fn end_progress() {
     if std::io::stderr().is_terminal() {
         progress("");
-    }
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { sent, delivered, reconnects, .. } = self.counts;
-        write!(f, "{:>5.0} s: {} open, {sent} sent, {delivered} delivered", self.seconds, self.open)?;
-        if let Some(Quantiles { p50, p99, max, .. }) = self.deliver {
-            write!(f, " in p50 {} p99 {} max {}", Times::human(p50), Times::human(p99), Times::human(max))?;
-        }
-        if self.closes + reconnects > 0 {
-            write!(f, ", {} closed, {reconnects} back", self.closes)?;
-        }
-        Ok(())
     }
 }

@@ -12,6 +12,8 @@ mod options;
 mod outbox;
 mod pacer;
 mod plan;
+mod print;
+mod pulse;
 mod report;
 mod servers;
 mod shared;
@@ -30,10 +32,11 @@ use anyhow::anyhow;
 
 pub(crate) use self::options::Scenario;
 use self::{
-    crew::{Crew, Task},
+    crew::Crew,
     dial::Dialler,
     options::Run,
     plan::Plan,
+    pulse::Task,
     report::{Report, Round, seconds},
     servers::Change,
 };

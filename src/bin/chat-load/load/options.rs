@@ -127,6 +127,7 @@ pub(super) struct Run {
 }
 
 /// Where a scenario differs from the others.
+#[derive(Clone, Copy)]
 struct Shape {
     sockets: usize,
     rooms: Option<usize>,

@@ -17,11 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    crew::{Pulse, Report, Task},
     machine,
     member::{Member, Order},
     pacer::Pacer,
     plan::Plan,
+    pulse::{Pulse, Report, Task},
     shared::{RoomCount, Shared},
 };
 
