@@ -133,11 +133,11 @@ impl Crew {
             let usage = &mut worker.usage;
             (usage.open, usage.pending) = (open, pending);
             usage.rss_bytes = usage.rss_bytes.max(rss_bytes);
-            let share = match self.phase {
-                "talk" => &mut usage.talking,
-                _ => &mut usage.opening,
-            };
-            share.add(cpu_ns, wall_ns);
+            match self.phase {
+                "open" => usage.opening.add(cpu_ns, wall_ns),
+                "talk" => usage.talking.add(cpu_ns, wall_ns),
+                _ => {}
+            }
             if wall_ns > 500_000_000 {
                 usage.peak = usage.peak.max(cpu_ns as f64 / wall_ns as f64);
             }

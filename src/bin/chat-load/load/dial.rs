@@ -27,7 +27,7 @@ pub(super) type Socket = WebSocketStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStr
 /// Per socket: there are many, and their messages are small.
 const READ_BUFFER: usize = 4096;
 /// How long a minted token counts, at most.
-const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// See the module.
 pub(super) struct Dialler {

@@ -8,13 +8,16 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::{
     machine,
     outbox::Outbox,
+    plan::Pass,
     shared::Shared,
     window::{Arrival, Window},
     wire::{Event, Said},
 };
 
 /// Close codes after which a client does not come back by itself.
-const FINAL: [u16; 7] = [1002, 1003, 1007, 1008, 1009, 4401, 4403];
+const FINAL: [u16; 7] = [1002, 1003, 1007, 1008, 1009, EXPIRED, 4403];
+/// The token has expired: whoever mints has another one.
+const EXPIRED: u16 = 4401;
 /// Pause after an error that names none.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest silence of a server that has not told its heartbeat.
@@ -116,7 +119,8 @@ impl Ears {
             Some(Ok(Message::Close(close))) => {
                 let code = close.as_ref().map_or(1005, |close| u16::from(close.code));
                 let asked = close.as_ref().and_then(|close| asked_to_wait(&close.reason));
-                let returns = !FINAL.contains(&code);
+                let renewable = code == EXPIRED && matches!(self.shared.plan.pass, Pass::Minted(_));
+                let returns = renewable || !FINAL.contains(&code);
                 return Err(End::Lost { name: code.to_string(), wait: asked.or(self.wait), returns });
             }
             Some(Ok(_)) => {}
