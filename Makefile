@@ -6,8 +6,10 @@ CARGO := cargo
 export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
 SECONDS := 60
+PROFILE := release
+PEER := --locked --manifest-path benches/peer/Cargo.toml
 
-.PHONY: help run test docs-test check fuzz ci chaos bench-probe e2e fmt tools image manifests generated
+.PHONY: help run test docs-test check fuzz ci chaos bench e2e fmt tools image manifests generated
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +18,7 @@ run: ## Run the server: http://127.0.0.1:8080 (no Redis needed; REDIS_URL joins 
 	$(CARGO) run --locked --bin chat-api
 
 test: tools ## Run all tests; installs what they need first
+	$(CARGO) build $(PEER) --target-dir target
 	$(CARGO) test --locked
 
 docs-test: tools ## Do what the documents say, block by block (part of `test`)
@@ -24,6 +27,8 @@ docs-test: tools ## Do what the documents say, block by block (part of `test`)
 check: tools ## Format, lints, docs, dependencies, generated files, scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --check --manifest-path benches/peer/Cargo.toml
+	$(CARGO) clippy $(PEER) --target-dir target -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	tests/dependencies.sh
 	typos
@@ -35,9 +40,10 @@ fuzz: tools ## Fuzz all that comes from outside, for SECONDS (60); a seed that f
 
 ci: check test fuzz ## What CI runs
 
-bench-probe: tools ## Compare the CPU per delivery with the kernel's least (docs/benchmarks.md); ARGS="--json FILE"
-	$(CARGO) build --locked --release --bins
-	target/release/chat-load probe $(ARGS)
+bench: tools ## Compare with the kernel's least and with a plain axum chat; writes docs/benchmarks.md and its plots (20 minutes, nothing else running; ARGS="--quick", PROFILE=dist)
+	$(CARGO) build --locked --profile $(PROFILE) --bins
+	$(CARGO) build $(PEER) --profile $(PROFILE) --target-dir target
+	target/$(PROFILE)/chat-load bench $(or $(ARGS),--docs docs)
 
 chaos: tools ## Faults under load and the proof that nothing is lost; writes docs/reliability.md (10 minutes; CHAOS_ROWS="S1 S4" picks, CHAOS_SEED=1 repeats)
 	$(CARGO) test --locked --release --test chaos -- --ignored --nocapture scorecard

@@ -11,4 +11,5 @@ need cargo-machete 0.9.2
 
 # The advisories need a database from the network: `cargo deny check advisories` by hand.
 cargo deny --offline --log-level error check bans licenses sources
+cargo deny --manifest-path benches/peer/Cargo.toml --offline --log-level error check --config deny.toml bans licenses sources
 cargo machete

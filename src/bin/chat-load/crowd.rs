@@ -2,6 +2,8 @@
 //!
 //! One thread, one epoll, busy: a client that slept would have its wake-ups charged to the server that sends to it.
 
+mod paced;
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -29,6 +31,8 @@ use crate::{
     scenario::Scenario,
 };
 
+/// Length of the JSON that a client sends: a short message.
+pub(crate) const TEXT_BYTES: usize = 64;
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Read at once from one socket.
@@ -57,6 +61,8 @@ struct Member {
     room: usize,
     /// Number of the message that it has to get next.
     next: u64,
+    /// On another server than the one that is measured: what it gets is checked, but is no delivery of that one.
+    away: bool,
 }
 
 #[derive(Default)]
@@ -77,23 +83,43 @@ pub(crate) struct Crowd {
     text_bytes: usize,
     count: Count,
     buffer: Vec<u8>,
+    /// When each message was due, if that is asked.
+    schedule: Option<paced::Schedule>,
 }
 
 impl Crowd {
     /// Opens all sockets, one after the other; they have joined their rooms when this returns.
     pub(crate) fn connect(address: SocketAddr, scenario: Scenario, text_bytes: usize) -> anyhow::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Self::connect_apart(address, address, scenario, text_bytes)
+    }
+
+    /// The same with the first member of each room, who talks, on another server.
+    pub(crate) fn connect_apart(
+        address: SocketAddr,
+        first: SocketAddr,
+        scenario: Scenario,
+        text_bytes: usize,
+    ) -> anyhow::Result<Self> {
+        let (epoll, home) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, address);
         let mut members = Vec::new();
         for n in 0..scenario.rooms * scenario.members {
             let room = n / scenario.members;
-            let stream = open(address, room).with_context(|| format!("socket {n} to {address}"))?;
+            let address = if n % scenario.members == 0 { first } else { address };
+            let away = address != home;
+            let stream = open(address, &scenario.path(room)).with_context(|| format!("socket {n} to {address}"))?;
             epoll::add(&epoll, &stream, epoll::EventData::new_u64(n as u64), epoll::EventFlags::IN)?;
-            members.push(Member { stream, frames: Frames::default(), room, next: 0 });
+            members.push(Member { stream, frames: Frames::default(), room, next: 0, away });
         }
         let room = || Room { arrived: vec![0; scenario.in_flight], ..Room::default() };
         let rooms = (0..scenario.rooms).map(|_| room()).collect();
         let count = Count::default();
-        Ok(Self { epoll, members, rooms, scenario, text_bytes, count, buffer: vec![0; READ_BYTES] })
+        let buffer = vec![0; READ_BYTES];
+        Ok(Self { epoll, members, rooms, scenario, text_bytes, count, buffer, schedule: None })
+    }
+
+    /// What has arrived so far.
+    pub(crate) fn count(&self) -> Count {
+        self.count
     }
 
     /// Makes the messages longer or shorter from here on.
@@ -142,18 +168,21 @@ impl Crowd {
     /// Sends what may be in flight in a room, in one write; at the end only what makes the number of messages a round one: who joins so
     /// many before sending them would wait for the rest.
     fn speak(&mut self, room: usize, end: bool) -> anyhow::Result<()> {
-        let Scenario { members, in_flight, all_talk, .. } = self.scenario;
-        let state = self.rooms.get_mut(room).context("a room")?;
-        let in_flight = in_flight as u64;
+        let in_flight = self.scenario.in_flight as u64;
+        let state = self.rooms.get(room).context("a room")?;
         let free = (state.complete + in_flight).saturating_sub(state.sent);
         let free = if end { free.min(state.sent.next_multiple_of(in_flight) - state.sent) } else { free };
-        if free == 0 {
-            return Ok(());
-        }
+        if free == 0 { Ok(()) } else { self.say(room, free) }
+    }
+
+    /// Sends the next messages of a room, in one write.
+    fn say(&mut self, room: usize, messages: u64) -> anyhow::Result<()> {
+        let Scenario { members, all_talk, .. } = self.scenario;
+        let state = self.rooms.get_mut(room).context("a room")?;
         let speaker = if all_talk { usize::try_from(state.sent)? % members } else { 0 };
         let speaker = self.members.get_mut(room * members + speaker).context("a member")?;
         let mut bytes = Vec::new();
-        for _ in 0..free {
+        for _ in 0..messages {
             frames::masked_text(message(state.sent, self.text_bytes), &mut bytes)?;
             state.sent += 1;
         }
@@ -162,8 +191,8 @@ impl Crowd {
 
     /// Reads one socket once; returns its room.
     fn read(&mut self, n: usize) -> anyhow::Result<usize> {
-        let Self { members, rooms, scenario, count, buffer, .. } = self;
-        let Member { stream, frames, room, next } = members.get_mut(n).context("a member")?;
+        let Self { members, rooms, scenario, count, buffer, schedule, .. } = self;
+        let Member { stream, frames, room, next, away } = members.get_mut(n).context("a member")?;
         let Room { arrived, complete, .. } = rooms.get_mut(*room).context("a room")?;
         let read = stream.read(buffer)?;
         ensure!(read > 0, "member {n}: the connection ended");
@@ -178,8 +207,13 @@ impl Crowd {
                 number(payload).with_context(|| format!("no message: {}", String::from_utf8_lossy(payload)))?;
             ensure!(number == *next, "message {number} instead of {next}");
             *next += 1;
-            count.deliveries += 1;
-            count.bytes += length as u64;
+            if !*away {
+                count.deliveries += 1;
+                count.bytes += length as u64;
+            }
+            if let Some(schedule) = schedule {
+                schedule.arrived(number);
+            }
             let slot = usize::try_from(number)? % scenario.in_flight;
             let arrived = arrived.get_mut(slot).context("a slot")?;
             *arrived += 1;
@@ -210,8 +244,8 @@ impl Crowd {
 }
 
 /// Upgrades a socket, and returns once it has joined its room.
-fn open(address: SocketAddr, room: usize) -> anyhow::Result<TcpStream> {
-    Ok(upgraded(request(address, &format!("/probe-{room}"))?, address)?.into_inner())
+fn open(address: SocketAddr, room: &str) -> anyhow::Result<TcpStream> {
+    Ok(upgraded(request(address, room)?, address)?.into_inner())
 }
 
 /// For a socket in a room (`/room`) or in the lobby alone (nothing).

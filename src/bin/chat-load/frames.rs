@@ -61,6 +61,11 @@ pub(crate) fn masked_pong(payload: Vec<u8>, into: &mut Vec<u8>) -> anyhow::Resul
     append(Frame::pong(payload), Some(fastrand::u32(..).to_ne_bytes()), into)
 }
 
+/// Appends a client's close frame, without a code.
+pub(crate) fn masked_close(into: &mut Vec<u8>) -> anyhow::Result<()> {
+    append(Frame::close(None), Some(fastrand::u32(..).to_ne_bytes()), into)
+}
+
 /// Appends a server's text frame.
 pub(crate) fn text(text: Vec<u8>, into: &mut Vec<u8>) -> anyhow::Result<()> {
     append(Frame::message(text, OpCode::Data(Data::Text), true), None, into)

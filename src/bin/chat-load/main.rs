@@ -2,17 +2,18 @@
 //!
 //! Not part of the service: what is shared with it is the wire, and what makes tokens and TLS connections.
 
+mod bench;
 mod cpu;
 mod crowd;
 mod frames;
 mod load;
 mod pairs;
-mod probe;
 mod process;
 mod redis;
 mod reference;
 mod report;
 mod scenario;
+mod sockets;
 
 use std::process::ExitCode;
 
@@ -28,8 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare the CPU per delivery of chat-api with the least that the kernel takes for it, on this machine.
-    Probe(probe::Options),
+    /// Compare chat-api with the least that the kernel takes and with a plain axum chat, on this machine: CPU, memory, latency.
+    Bench(bench::Options),
     /// Measure what Redis costs: a message, the hop to a second node, idle rooms.
     Redis(redis::Options),
     #[command(flatten)]
@@ -37,14 +38,14 @@ enum Command {
     /// The sockets of the scenarios.
     #[command(hide = true)]
     Worker,
-    /// The server that `probe` compares with.
+    /// The server that `bench` compares with: the least that the kernel takes.
     #[command(hide = true)]
     Reference(reference::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Probe(options) => probe::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Redis(options) => redis::run(&options),
         Command::Load(scenario) => load::run(*scenario),
         Command::Worker => load::work(),

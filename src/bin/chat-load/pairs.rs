@@ -1,6 +1,9 @@
 //! Measuring in pairs: reference, candidate, reference. Only the ratio of neighbours in time means something on a machine that others use.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -8,10 +11,11 @@ use crate::{
     cpu::{Cores, Snapshot, Usage},
     crowd::{Count, Crowd},
     process::Process,
+    report::say,
 };
 
 /// Most of the server's core that others may use.
-const FOREIGN: f64 = 0.10;
+pub(crate) const FOREIGN: f64 = 0.10;
 /// Most by which the larger of the two references may exceed the smaller.
 const DRIFT: f64 = 0.20;
 /// Talk before each measurement: caches, congestion windows and the client's own rhythm.
@@ -23,6 +27,42 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(5);
 pub(crate) struct Side {
     pub(crate) crowd: Crowd,
     pub(crate) process: Process,
+    /// What else has to run meanwhile: Redis, another node.
+    pub(crate) beside: Vec<Process>,
+}
+
+/// How often, and for how long.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Rules {
+    /// Clean pairs wanted.
+    pub(crate) pairs: usize,
+    /// Most pairs tried.
+    pub(crate) tries: usize,
+    /// Of one measurement, in milliseconds.
+    pub(crate) leg_ms: u64,
+}
+
+impl Rules {
+    /// Of one measurement.
+    pub(crate) fn leg(self) -> Duration {
+        Duration::from_millis(self.leg_ms)
+    }
+
+    /// Takes pairs until enough of them are clean.
+    pub(crate) fn collect(self, mut pair: impl FnMut() -> anyhow::Result<Pair>) -> anyhow::Result<Vec<Pair>> {
+        let mut pairs: Vec<Pair> = Vec::new();
+        while pairs.len() < self.tries && clean(&pairs).count() < self.pairs {
+            let next = pair()?;
+            say(format_args!("  {next}"))?;
+            pairs.push(next);
+        }
+        Ok(pairs)
+    }
+}
+
+/// Those that count.
+pub(crate) fn clean(pairs: &[Pair]) -> impl Iterator<Item = &Pair> {
+    pairs.iter().filter(|pair| pair.rejected.is_none())
 }
 
 /// One measurement of one server.
@@ -53,6 +93,19 @@ impl Leg {
         let (cpu_ns, wall_ns) = (nanos(process), nanos(wall));
         let cpu_ns_per_delivery = cpu_ns as f64 / deliveries.max(1) as f64;
         Ok(Self { messages, deliveries, bytes, cpu_ns, wall_ns, foreign, cpu_ns_per_delivery })
+    }
+
+    /// Measures so many things that a server does, such as connects, instead of deliveries.
+    pub(crate) fn of(things: usize, server: &Process, cores: Cores, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Self> {
+        std::thread::sleep(SETTLE);
+        let (before, start) = (Snapshot::take(server.id(), cores.server)?, Instant::now());
+        work()?;
+        let wall_ns = nanos(start.elapsed());
+        std::thread::sleep(SETTLE);
+        let Usage { process, foreign } = before.until(&Snapshot::take(server.id(), cores.server)?);
+        let (cpu_ns, deliveries) = (nanos(process), things as u64);
+        let cpu_ns_per_delivery = cpu_ns as f64 / deliveries.max(1) as f64;
+        Ok(Self { messages: deliveries, deliveries, bytes: 0, cpu_ns, wall_ns, foreign, cpu_ns_per_delivery })
     }
 
     /// Length of a frame, rounded.

@@ -1,16 +1,18 @@
 //! The servers as processes of their own: chat-api, the reference, Redis. Each is gone when its guard goes.
 
 use std::{
+    fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 
 use crate::{
@@ -37,12 +39,30 @@ impl Process {
         self.child.id()
     }
 
+    /// Memory that it has in use now, in bytes. What the kernel keeps for its sockets is not in it.
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<f64> {
+        let path = format!("/proc/{}/status", self.id());
+        let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kib: f64 = line.with_context(|| format!("no resident memory in {path}"))?.parse()?;
+        Ok(kib * 1024.0)
+    }
+
     /// The reference, on the server's core.
     pub(crate) fn reference(batch: usize, cores: Cores) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("reference").arg("--batch").arg(batch.to_string());
-        let listening = |line: &str| line.parse().ok().map(|address| (address, address));
-        Self::start(command, cores, listening).context("the reference")
+        Self::start(command, cores, plain).context("the reference")
+    }
+
+    /// The peer with one worker, on the server's core; axum's own read buffer if none is given.
+    pub(crate) fn peer(program: &Path, read_buffer: Option<usize>, cores: Cores) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.env_clear().env("TOKIO_WORKER_THREADS", "1");
+        if let Some(bytes) = read_buffer {
+            command.arg("--read-buffer").arg(bytes.to_string());
+        }
+        Self::start(command, cores, plain).with_context(|| program.display().to_string())
     }
 
     /// A node with one worker, on the server's core. Everything is as by default, but for the rates of one client, which are checked as always
@@ -53,7 +73,7 @@ impl Process {
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "0s");
         command.env("CHAT_LIMITS__MESSAGES_PER_SECOND", "1000000").env("CHAT_LIMITS__BYTES_PER_SECOND", "1GiB");
-        command.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1000000");
+        command.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1000000").env("CHAT_LIMITS__LOBBY_MESSAGES_PER_SECOND", "1000000");
         command.envs(settings.iter().copied());
         let listening = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
@@ -108,11 +128,38 @@ impl Process {
     }
 }
 
+/// A line that is an address and nothing else.
+fn plain(line: &str) -> Option<Addresses> {
+    line.parse().ok().map(|address| (address, address))
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program that was named, or the one of that name beside this one.
+pub(crate) fn program(named: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
+    Ok(match named {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name(name),
+    })
+}
+
+/// Allows this process, and the servers that it starts, so many open files. The usual soft limit is 1024.
+pub(crate) fn raise_file_limit(files: u64) -> anyhow::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < files) {
+        ensure!(
+            maximum.is_none_or(|maximum| maximum >= files),
+            "{files} open files are needed, {} are allowed: raise the limit (`ulimit -Hn`)",
+            maximum.unwrap_or_default()
+        );
+        setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum })?;
+    }
+    Ok(())
 }
 
 fn answers(address: SocketAddr) -> bool {

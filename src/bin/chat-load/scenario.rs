@@ -1,12 +1,10 @@
-//! What is measured: shapes of load and the goals for them.
+//! Shapes of load.
 
 use serde::Serialize;
 
 /// Rooms of equal size, all talked in at the same time.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Scenario {
-    /// For tables and `--only`.
-    pub(crate) name: &'static str,
     /// Rooms.
     pub(crate) rooms: usize,
     /// Sockets in each, the speaker's among them.
@@ -15,40 +13,23 @@ pub(crate) struct Scenario {
     pub(crate) in_flight: usize,
     /// The members talk in turn, instead of one for all.
     pub(crate) all_talk: bool,
-    /// Most CPU per delivery, in units of the reference.
-    pub(crate) goal: f64,
+    /// The one room is the lobby.
+    pub(crate) lobby: bool,
 }
 
 impl Scenario {
-    /// As published.
-    pub(crate) const FULL: [Self; 3] = [
-        Self { name: "one-in-flight", rooms: 1, members: 1000, in_flight: 1, all_talk: false, goal: 1.15 },
-        Self { name: "64-in-flight", rooms: 1, members: 1000, in_flight: 64, all_talk: false, goal: 1.35 },
-        Self { name: "rooms", rooms: 200, members: 5, in_flight: 1, all_talk: true, goal: 1.2 },
-    ];
-    /// The same shapes, small: to see that they work.
-    pub(crate) const SHORT: [Self; 3] = [
-        Self { members: 20, ..Self::FULL[0] },
-        Self { members: 20, ..Self::FULL[1] },
-        Self { rooms: 4, ..Self::FULL[2] },
-    ];
-}
+    /// One room, in which one member talks.
+    pub(crate) const fn room(members: usize, in_flight: usize) -> Self {
+        Self { rooms: 1, members, in_flight, all_talk: false, lobby: false }
+    }
 
-/// What carries the messages of the chat between its nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Over {
-    Local,
-    Redis,
-}
+    /// Rooms in which everybody talks, one message under way in each.
+    pub(crate) const fn rooms(rooms: usize, members: usize) -> Self {
+        Self { rooms, members, in_flight: 1, all_talk: true, lobby: false }
+    }
 
-impl Over {
-    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Redis];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Redis => "redis",
-        }
+    /// What follows the path of the lobby.
+    pub(crate) fn path(&self, room: usize) -> String {
+        if self.lobby { String::new() } else { format!("/bench-{room}") }
     }
 }

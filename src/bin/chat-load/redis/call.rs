@@ -5,7 +5,7 @@ use redis::{Cmd, Connection, Pipeline, Value};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Bed, server::Server};
-use crate::{crowd, probe::TEXT_BYTES};
+use crate::crowd::{self, TEXT_BYTES};
 
 /// A room like any other.
 const ROOM: &str = "bench";

@@ -16,8 +16,7 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use super::Bed;
 use crate::{
-    crowd::{self, PATIENCE},
-    probe::TEXT_BYTES,
+    crowd::{self, PATIENCE, TEXT_BYTES},
 };
 
 /// Messages before the first that counts.

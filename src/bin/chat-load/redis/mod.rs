@@ -3,9 +3,9 @@
 mod call;
 mod hop;
 mod idle;
-mod metrics;
+pub(crate) mod metrics;
 mod publish;
-mod server;
+pub(crate) mod server;
 mod through;
 
 use std::{
@@ -21,13 +21,16 @@ use serde::Serialize;
 use self::{publish::Cost, server::Server, through::Commands};
 use crate::{
     cpu::{self, Cores},
-    probe,
-    process::Process,
+    pairs::Rules,
+    process::{self, Process},
     report::{ABOVE_GOAL, Machine, TOO_FEW, say},
 };
 
 /// Most CPU of Redis for a message, in units of the plain transaction's.
 const GOAL: f64 = 4.0;
+
+/// Open files that are needed here or in a server, with room to spare.
+const FILES: u64 = 4096;
 
 /// Arguments of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -93,6 +96,10 @@ impl Size {
         })
     }
 
+    fn rules(self) -> Rules {
+        Rules { pairs: self.pairs, tries: self.tries, leg_ms: self.leg_ms }
+    }
+
     fn leg(self) -> Duration {
         Duration::from_millis(self.leg_ms)
     }
@@ -140,10 +147,10 @@ struct Report {
 
 /// Measures, prints, and says in the exit code what came of it.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let program = probe::program(options.chat_api.as_ref())?;
+    let program = process::program(options.chat_api.as_ref(), "chat-api")?;
     let cores = Cores::choose(options.short)?;
     cpu::pin(cores.client)?;
-    probe::raise_file_limit()?;
+    process::raise_file_limit(FILES)?;
     let size = Size::of(options)?;
     let bed = Bed { program: &program, redis: options.redis.as_deref(), cores, size };
     let mut publish = publish::costs(&bed).context("CPU of a message")?;

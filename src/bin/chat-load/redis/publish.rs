@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cpu::Usage,
-    pairs::{Leg, Pair, SETTLE, Spread},
+    pairs::{Leg, Pair, SETTLE, Spread, clean},
     report::say,
 };
 
@@ -71,16 +71,12 @@ impl Cost {
         say(format_args!("{what}, {pipeline} in a pipeline"))?;
         leg(server, plain, pipeline, size.leg())?;
         candidate(server)?; // both logs are full from here on
-        let mut pairs: Vec<Pair> = Vec::new();
-        let clean = |pairs: &[Pair]| pairs.iter().filter(|pair| pair.rejected.is_none()).count();
-        while pairs.len() < size.tries && clean(&pairs) < size.pairs {
+        let pairs = size.rules().collect(|| {
             let first = leg(server, plain, pipeline, size.leg())?;
             let middle = candidate(server)?;
-            let pair = Pair::new(first, middle, leg(server, plain, pipeline, size.leg())?);
-            say(format_args!("  {pair}"))?;
-            pairs.push(pair);
-        }
-        let good: Vec<&Pair> = pairs.iter().filter(|pair| pair.rejected.is_none()).collect();
+            Ok(Pair::new(first, middle, leg(server, plain, pipeline, size.leg())?))
+        })?;
+        let good: Vec<&Pair> = clean(&pairs).collect();
         let references = good.iter().flat_map(|pair| pair.reference.map(|leg| leg.cpu_ns_per_delivery));
         Ok(Self {
             what,

@@ -15,26 +15,26 @@ use crate::{
 const AT_ONCE: usize = 1000;
 
 /// A server with a connection to it.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// None: somebody else's, wherever it runs.
     process: Option<Process>,
     core: usize,
-    pub(super) url: String,
+    pub(crate) url: String,
     /// What our keys begin with: in a Redis that was named there are others'.
-    pub(super) prefix: String,
-    pub(super) connection: Connection,
+    pub(crate) prefix: String,
+    pub(crate) connection: Connection,
 }
 
 impl Server {
     /// A new one on that core, with nothing on disk.
-    pub(super) fn own(core: usize, cores: Cores) -> anyhow::Result<Self> {
+    pub(crate) fn own(core: usize, cores: Cores) -> anyhow::Result<Self> {
         let process = Process::redis(core, cores)?;
         let url = format!("redis://{}", process.address);
         Self::new(Some(process), core, url)
     }
 
     /// The one that was named; what is written there goes when this does.
-    pub(super) fn named(url: &str) -> anyhow::Result<Self> {
+    pub(crate) fn named(url: &str) -> anyhow::Result<Self> {
         Self::new(None, 0, url.to_owned())
     }
 
@@ -44,17 +44,17 @@ impl Server {
     }
 
     /// One more connection.
-    pub(super) fn connect(&self) -> anyhow::Result<Connection> {
+    pub(crate) fn connect(&self) -> anyhow::Result<Connection> {
         connect(&self.url)
     }
 
     /// Where a node finds it.
-    pub(super) fn settings(&self) -> [(&str, &str); 2] {
+    pub(crate) fn settings(&self) -> [(&str, &str); 2] {
         [("REDIS_URL", &self.url), ("CHAT_REDIS__PREFIX", &self.prefix)]
     }
 
     /// CPU used so far. One moment; two of them tell what was used between.
-    pub(super) fn meter(&mut self) -> anyhow::Result<Meter> {
+    pub(crate) fn meter(&mut self) -> anyhow::Result<Meter> {
         let core = match &self.process {
             Some(process) => Some(Snapshot::take(process.id(), self.core)?),
             None => None,
@@ -66,12 +66,12 @@ impl Server {
     }
 
     /// Calls of each command so far, those within functions too.
-    pub(super) fn calls(&mut self) -> anyhow::Result<Calls> {
+    pub(crate) fn calls(&mut self) -> anyhow::Result<Calls> {
         Ok(Calls(self.info("commandstats")?))
     }
 
     /// Channels that somebody subscribes, and bytes of its data.
-    pub(super) fn size(&mut self) -> anyhow::Result<(f64, f64)> {
+    pub(crate) fn size(&mut self) -> anyhow::Result<(f64, f64)> {
         Ok((self.info("stats")?.number("pubsub_channels")?, self.info("memory")?.number("used_memory")?))
     }
 
@@ -123,14 +123,14 @@ impl Info {
 }
 
 /// See [`Server::meter`].
-pub(super) struct Meter {
+pub(crate) struct Meter {
     used: Duration,
     /// Of what the core did: only where it is ours to see.
     core: Option<Snapshot>,
 }
 
 impl Meter {
-    pub(super) fn until(&self, later: &Self) -> Usage {
+    pub(crate) fn until(&self, later: &Self) -> Usage {
         let foreign = match (&self.core, &later.core) {
             (Some(before), Some(after)) => before.until(after).foreign,
             _ => 0.0,
@@ -140,10 +140,10 @@ impl Meter {
 }
 
 /// See [`Server::calls`].
-pub(super) struct Calls(Info);
+pub(crate) struct Calls(Info);
 
 impl Calls {
-    pub(super) fn of(&self, command: &str) -> u64 {
+    pub(crate) fn of(&self, command: &str) -> u64 {
         let figures = self.0.line(&format!("cmdstat_{command}"));
         let calls = figures.and_then(|figures| figures.strip_prefix("calls=")?.split(',').next()?.parse().ok());
         calls.unwrap_or(0) // none yet

@@ -10,9 +10,8 @@ use super::{
     server::Server,
 };
 use crate::{
-    crowd::{Count, Crowd},
+    crowd::{Count, Crowd, TEXT_BYTES},
     pairs::Leg,
-    probe::TEXT_BYTES,
     scenario::Scenario,
 };
 
@@ -40,7 +39,7 @@ pub(super) fn measure(bed: &Bed<'_>) -> anyhow::Result<(Commands, Cost)> {
     let mut server = bed.server(bed.cores.server)?;
     let mut plain = Plain::like(&Call::taken(bed, &mut server, Counted::ByNode)?, &server);
     let node = bed.node(Some(&server), bed.cores.client, &[])?;
-    let scenario = Scenario { rooms: ROOMS, members: 1, ..Scenario::FULL[0] };
+    let scenario = Scenario::rooms(ROOMS, 1);
     let mut crowd = Crowd::connect(node.address, scenario, TEXT_BYTES)?;
     let pipelines = || anyhow::Ok(Metrics::of(&node)?.round_trips()?.get("publish").copied().unwrap_or(0));
     let (calls, trips) = (server.calls()?, pipelines()?);
