@@ -22,7 +22,10 @@ fn the_benchmark_counts_every_delivery_and_holds_what_no_clock_can_spoil() {
         for leg in legs {
             assert!(count(&leg["messages"]) > 0 && count(&leg["cpu_ns"]) > 0, "{leg}");
             // Positions have become a digit longer meanwhile, at most.
-            assert!((bytes_of(&leg) - bytes_of(&candidate)).abs() <= 1.5, "frames of the same length: {leg} {candidate}");
+            assert!(
+                (bytes_of(&leg) - bytes_of(&candidate)).abs() <= 1.5,
+                "frames of the same length: {leg} {candidate}"
+            );
             // The lobby's reference is another room; a speaker on another node is no delivery of this one.
             let each = count(&leg["deliveries"]) / count(&leg["messages"]);
             assert!(lobby || each == members || each == members - 1, "{leg}: {members} members");
@@ -31,7 +34,10 @@ fn the_benchmark_counts_every_delivery_and_holds_what_no_clock_can_spoil() {
     }
     let exact: Vec<Value> = list("rows").into_iter().filter(|row| row["exact"] == true).collect();
     for what in ["commands to Redis", "resident memory", "upgrades that failed", "closed 1013", "the second"] {
-        assert!(exact.iter().any(|row| row["what"].as_str().is_some_and(|row| row.contains(what))), "{what}: {printed}");
+        assert!(
+            exact.iter().any(|row| row["what"].as_str().is_some_and(|row| row.contains(what))),
+            "{what}: {printed}"
+        );
     }
 }
 

@@ -96,7 +96,12 @@ impl Leg {
     }
 
     /// Measures so many things that a server does, such as connects, instead of deliveries.
-    pub(crate) fn of(things: usize, server: &Process, cores: Cores, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Self> {
+    pub(crate) fn of(
+        things: usize,
+        server: &Process,
+        cores: Cores,
+        work: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         std::thread::sleep(SETTLE);
         let (before, start) = (Snapshot::take(server.id(), cores.server)?, Instant::now());
         work()?;

@@ -73,7 +73,9 @@ impl Process {
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "0s");
         command.env("CHAT_LIMITS__MESSAGES_PER_SECOND", "1000000").env("CHAT_LIMITS__BYTES_PER_SECOND", "1GiB");
-        command.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1000000").env("CHAT_LIMITS__LOBBY_MESSAGES_PER_SECOND", "1000000");
+        command
+            .env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1000000")
+            .env("CHAT_LIMITS__LOBBY_MESSAGES_PER_SECOND", "1000000");
         command.envs(settings.iter().copied());
         let listening = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;

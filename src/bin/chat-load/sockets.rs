@@ -77,7 +77,18 @@ impl Sockets {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let (all, failures, upgrade_ms) = Default::default();
         let buffer = vec![0; READ_BYTES];
-        Ok(Self { epoll, address, all, upgrading: 0, joining: 0, open: 0, failures, upgrade_ms, buffer, receive_buffer: None })
+        Ok(Self {
+            epoll,
+            address,
+            all,
+            upgrading: 0,
+            joining: 0,
+            open: 0,
+            failures,
+            upgrade_ms,
+            buffer,
+            receive_buffer: None,
+        })
     }
 
     /// With as little kept by the kernel as it allows.

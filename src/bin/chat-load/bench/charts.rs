@@ -64,7 +64,8 @@ impl Charts {
 
     /// Each plot for which there is something, as the name of its file and what is in it.
     pub(super) fn files(&self) -> Vec<(&'static str, String)> {
-        let (memory, latency) = (lines(&self.memory, false), [lines(&self.p50, false), lines(&self.p99, true)].concat());
+        let (memory, latency) =
+            (lines(&self.memory, false), [lines(&self.p50, false), lines(&self.p99, true)].concat());
         let mut files = Vec::new();
         if !self.delivery.is_empty() {
             files.push(("bench-delivery.svg", self.delivery()));

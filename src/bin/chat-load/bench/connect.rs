@@ -72,7 +72,7 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     let (mut failures, connects) = (0, bed.plan.connects);
     for (what, settings, tokens, less) in [
         ("an upgrade", [].as_slice(), [].as_slice(), None),
-        ("an upgrade with an ES256 token", &with_token, &tokens, Some(verification)),
+        ("an upgrade with an ES256 token", with_token.as_slice(), tokens.as_slice(), Some(verification)),
     ] {
         let mut ours = Door::new(bed.node(settings)?, tokens);
         ours.storm(bed)?; // memory is there from here on

@@ -63,7 +63,12 @@ pub(super) struct Contest {
 }
 
 impl Contest {
-    pub(super) fn new(bed: &Bed, reference: Server<'_>, candidate: Server<'_>, scenario: Scenario) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        bed: &Bed,
+        reference: Server<'_>,
+        candidate: Server<'_>,
+        scenario: Scenario,
+    ) -> anyhow::Result<Self> {
         Self::uneven(bed, (reference, scenario), (candidate, scenario))
     }
 

@@ -31,7 +31,11 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// A contest with the kernel's least.
-pub(super) fn against_bare(bed: &Bed, scenario: Scenario, candidate: Server<'_>) -> anyhow::Result<(Scenario, Vec<Pair>)> {
+pub(super) fn against_bare(
+    bed: &Bed,
+    scenario: Scenario,
+    candidate: Server<'_>,
+) -> anyhow::Result<(Scenario, Vec<Pair>)> {
     let bare = Server::Bare { batch: scenario.in_flight };
     Ok((scenario, Contest::new(bed, bare, candidate, scenario)?.measure(bed)?))
 }

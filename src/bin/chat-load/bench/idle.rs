@@ -46,7 +46,7 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
         let their_each = self::each(&theirs);
         let figures = format!("{:.1} KB ÷ {:.1} KB", each, their_each);
         let row = Row::of(format!("the same ÷ {name}"), Unit::Ratio, &[each / their_each]).figures(figures);
-        report.add(Row { target, exact: target.is_some(), ..row })?;
+        report.add(Row { target, ..row })?;
     }
     Ok(())
 }

@@ -31,7 +31,10 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     parts(bed, report)?;
     let rooms = Scenario::rooms(bed.plan.rooms, super::rooms::SMALL);
     for (what, scenario) in [
-        (format!("one node over Redis, 1 → {}, {MANY} under way ÷ one `send`", bed.plan.members), Scenario::room(bed.plan.members, MANY)),
+        (
+            format!("one node over Redis, 1 → {}, {MANY} under way ÷ one `send`", bed.plan.members),
+            Scenario::room(bed.plan.members, MANY),
+        ),
         (format!("one node over Redis, {} rooms × {}, all talk ÷ the reference", rooms.rooms, rooms.members), rooms),
     ] {
         let contest = against_bare(bed, scenario, Server::OverRedis)?;

@@ -39,9 +39,9 @@ impl Axis {
 
     fn scale(self, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Scale {
         let usable = |value: &f64| value.is_finite() && (!self.log || *value > 0.0);
-        let (low, high) = values.filter(usable).fold((f64::MAX, 0.0), |(low, high): (f64, f64), value| {
-            (low.min(value), high.max(value))
-        });
+        let (low, high) = values
+            .filter(usable)
+            .fold((f64::MAX, 0.0), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
         let high = if high > 0.0 { high } else { 1.0 };
         if self.log {
             let (low, high) = (low.min(high).log10().floor(), high.log10().ceil());
@@ -201,7 +201,10 @@ impl Picture {
         const LETTER: f64 = 7.2;
         let mut x = 16.0;
         for (colour, name) in entries {
-            let _ = writeln!(self.0, "<rect class=\"bar c{colour}\" x=\"{x:.1}\" y=\"42\" width=\"12\" height=\"12\" rx=\"2\"/>");
+            let _ = writeln!(
+                self.0,
+                "<rect class=\"bar c{colour}\" x=\"{x:.1}\" y=\"42\" width=\"12\" height=\"12\" rx=\"2\"/>"
+            );
             self.text(x + 18.0, 53.0, "start", name);
             x += 18.0 + LETTER * name.chars().count() as f64 + 16.0;
         }
@@ -247,12 +250,16 @@ mod tests {
         let log = Axis::log("").scale([0.3, f64::NAN, 70.0].into_iter(), 100.0, 0.0);
         assert_eq!(log.ticks().count(), 4);
         assert!((log.place(0.1) - 100.0).abs() < 1e-9 && log.place(100.0).abs() < 1e-9);
-        assert_eq!([0.0, 0.1, 1.5, 12.34, 15_000.0, 1000.0].map(number), ["0", "0.1", "1.5", "12.3", "15,000", "1,000"]);
+        assert_eq!(
+            [0.0, 0.1, 1.5, 12.34, 15_000.0, 1000.0].map(number),
+            ["0", "0.1", "1.5", "12.3", "15,000", "1,000"]
+        );
     }
 
     #[test]
     fn a_plot_without_values_is_a_plot() {
-        let bars = Bars { title: "a < b", y: Axis::log("x"), groups: vec!["g".into()], series: vec![("s", vec![f64::NAN])] };
+        let bars =
+            Bars { title: "a < b", y: Axis::log("x"), groups: vec!["g".into()], series: vec![("s", vec![f64::NAN])] };
         let svg = bars.svg();
         assert!(svg.contains("a &lt; b") && svg.ends_with("</svg>\n") && !svg.contains("NaN"), "{svg}");
     }

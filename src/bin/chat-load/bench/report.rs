@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    Bed, charts::Charts,
+    Bed,
+    charts::Charts,
     plan::Plan,
     row::{HEAD, Row, Verdict},
 };

@@ -82,7 +82,9 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
         row("a message, without its deliveries ÷ a bare `send`", &|(ours, bare)| (ours.message, bare.delivery))
             .target(1.5),
     )?;
-    report.add(row("a message, without its deliveries ÷ the reference's", &|(ours, bare)| (ours.message, bare.message)))?;
+    report.add(row("a message, without its deliveries ÷ the reference's", &|(ours, bare)| {
+        (ours.message, bare.message)
+    }))?;
     let (alone, small): (Vec<Pair>, Vec<Pair>) = both.iter().copied().unzip();
     let what = format!("{rooms} rooms × {SMALL}, all talk: everything by the delivery ÷ the reference's");
     report.add(Row::ratio(&what, bed.rules.pairs, &small))?;

@@ -123,7 +123,11 @@ impl Row {
     fn value(&self) -> String {
         let Some(Spread { median, min, max }) = self.value else { return "–".to_owned() };
         let show = |value| self.unit.show(value);
-        if self.clean < 2 { show(median) } else { format!("{} [{}–{}]", show(median), bare(&show(min)), bare(&show(max))) }
+        if self.clean < 2 {
+            show(median)
+        } else {
+            format!("{} [{}–{}]", show(median), bare(&show(min)), bare(&show(max)))
+        }
     }
 }
 

@@ -53,7 +53,10 @@ impl Crowd {
             }
             let due = self.schedule.as_ref().is_some_and(|schedule| schedule.due(sent) <= Instant::now());
             if due && sent < first + messages {
-                ensure!(sent - complete < self.scenario.in_flight as u64, "the server is too far behind: {sent} sent, {complete} arrived");
+                ensure!(
+                    sent - complete < self.scenario.in_flight as u64,
+                    "the server is too far behind: {sent} sent, {complete} arrived"
+                );
                 self.say(0, 1)?;
             }
             self.wait(&mut events)?;

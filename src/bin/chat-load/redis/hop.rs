@@ -15,9 +15,7 @@ use serde::Serialize;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use super::Bed;
-use crate::{
-    crowd::{self, PATIENCE, TEXT_BYTES},
-};
+use crate::crowd::{self, PATIENCE, TEXT_BYTES};
 
 /// Messages before the first that counts.
 const WARM_UP: u64 = 20;
