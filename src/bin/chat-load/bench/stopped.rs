@@ -41,10 +41,11 @@ struct Stop {
 
 pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     let age = format!("{}s", bed.plan.outbox_age_s);
-    let node = bed.node(&[("CHAT_LIMITS__OUTBOX_AGE", &age)])?;
+    // The log is full from the start, so that what grows is what waits.
+    let node = bed.node(&[("CHAT_LIMITS__OUTBOX_AGE", &age), ("CHAT_HISTORY__MESSAGES", "20")])?;
     let mut side = side(node, Scenario::room(bed.plan.members, SLOTS))?;
     side.crowd.set_text_bytes(TEXT_BYTES);
-    side.crowd.paced(RATE, SLICE)?;
+    side.crowd.paced(RATE, SLICE * 4)?;
     let stopped = (bed.plan.members / 100).max(1);
     let stops = (0..bed.plan.stops).map(|_| stop(bed, &mut side, stopped)).collect::<anyhow::Result<Vec<_>>>()?;
     let column = |of: fn(&Stop) -> f64| stops.iter().map(of).collect::<Vec<_>>();
