@@ -48,10 +48,11 @@ impl Rules {
         Duration::from_millis(self.leg_ms)
     }
 
-    /// Takes pairs until enough of them are clean.
+    /// Takes pairs until enough of them are clean; fewer, where none is among the first twice as many.
     pub(crate) fn collect(self, mut pair: impl FnMut() -> anyhow::Result<Pair>) -> anyhow::Result<Vec<Pair>> {
         let mut pairs: Vec<Pair> = Vec::new();
-        while pairs.len() < self.tries && clean(&pairs).count() < self.pairs {
+        let hopeless = |pairs: &[Pair]| pairs.len() >= 2 * self.pairs && clean(pairs).next().is_none();
+        while pairs.len() < self.tries && clean(&pairs).count() < self.pairs && !hopeless(&pairs) {
             let next = pair()?;
             say(format_args!("  {next}"))?;
             pairs.push(next);

@@ -9,14 +9,9 @@ use super::{
     peer,
     report::Report,
     row::{Row, Unit},
+    watch::Watch,
 };
-use crate::{
-    cpu::Snapshot,
-    crowd::TEXT_BYTES,
-    frames,
-    pairs::{FOREIGN, Side},
-    scenario::Scenario,
-};
+use crate::{crowd::TEXT_BYTES, frames, pairs::Side, scenario::Scenario};
 
 /// Messages that may be late at one time: more than are sent in all.
 const SLOTS: usize = 4096;
@@ -76,15 +71,9 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
 fn at(bed: &Bed, side: &mut Side, rate: u32) -> anyhow::Result<(Option<Late>, usize)> {
     let tries = if bed.plan.quick { 1 } else { TRIES };
     for tried in 1..=tries {
-        let (cores, server) = (bed.cores, side.process.id());
-        let look = || -> anyhow::Result<[Snapshot; 2]> {
-            Ok([Snapshot::take(std::process::id(), cores.client)?, Snapshot::take(server, cores.server)?])
-        };
-        let before = look()?;
+        let watch = Watch::begin(bed, &side.process)?;
         let mut late = side.crowd.paced(f64::from(rate), Duration::from_millis(bed.plan.rate_ms))?;
-        let after = look()?;
-        let foreign = before.iter().zip(&after).map(|(before, after)| before.until(after).foreign).fold(0.0, f64::max);
-        if foreign <= FOREIGN || bed.plan.quick {
+        if watch.quiet()? {
             let (p50, p99) = (quantile(&mut late, 0.5), quantile(&mut late, 0.99));
             return Ok((Some(Late { p50, p99 }), tried));
         }

@@ -17,6 +17,7 @@ mod report;
 mod rooms;
 mod row;
 mod stopped;
+mod watch;
 
 use std::{
     path::{Path, PathBuf},

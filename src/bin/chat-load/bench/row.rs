@@ -67,6 +67,8 @@ pub(super) struct Row {
 impl Row {
     /// Some values, all of which count.
     pub(super) fn of(what: impl Into<String>, unit: Unit, values: &[f64]) -> Self {
+        let tried = values.len();
+        let values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
         Self {
             section: "",
             what: what.into(),
@@ -76,7 +78,7 @@ impl Row {
             exact: false,
             clean: values.len(),
             wanted: 1,
-            tried: values.len(),
+            tried,
             figures: String::new(),
         }
     }

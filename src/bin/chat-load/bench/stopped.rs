@@ -10,6 +10,7 @@ use super::{
     contest::side,
     report::Report,
     row::{Row, Unit},
+    watch::Watch,
 };
 use crate::{pairs::Side, process::Process, redis::metrics::Metrics, scenario::Scenario, sockets::Sockets};
 
@@ -32,8 +33,8 @@ const CLOSED: &str = "chat_connections_closed_total{code=\"1013\"}";
 /// What came of one time.
 struct Stop {
     p99_ms: f64,
-    /// Of the p99 without stopped readers.
-    ratio: f64,
+    /// Of the p99 without stopped readers; none: others used the cores.
+    ratio: Option<f64>,
     closed_s: f64,
     /// Of the node, for each stopped reader.
     kb: f64,
@@ -52,7 +53,8 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     let rest = format!("p99 of the others, {stopped} of {} stopped ÷ without", bed.plan.members);
     let p99 = column(|stop| stop.p99_ms);
     let figures = format!("{:.1} ms; {RATE} messages of 1 KB a second", p99.iter().copied().fold(f64::NAN, f64::max));
-    report.add(Row::of(rest, Unit::Ratio, &column(|stop| stop.ratio)).figures(figures))?;
+    let ratios: Vec<f64> = stops.iter().filter_map(|stop| stop.ratio).collect();
+    report.add(Row::of(rest, Unit::Ratio, &ratios).samples(1, stops.len()).figures(figures))?;
     let last = Row::of("from the stop until the last one is closed 1013", Unit::Seconds, &column(|stop| stop.closed_s));
     let age = bed.plan.outbox_age_s as f64;
     report.add(last.target(age + SLACK_S).exact().figures(format!("`limits.outbox_age` is {age} s")))?;
@@ -61,6 +63,7 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn stop(bed: &Bed, side: &mut Side, stopped: usize) -> anyhow::Result<Stop> {
+    let watch = Watch::begin(bed, &side.process)?;
     let mut without = Vec::new();
     for _ in 0..SLICES {
         without.extend(side.crowd.paced(RATE, SLICE)?);
@@ -84,7 +87,8 @@ fn stop(bed: &Bed, side: &mut Side, stopped: usize) -> anyhow::Result<Stop> {
     let closed_s = start.elapsed().as_secs_f64();
     let (p99_ms, p99_without) = (quantile(&mut with, 0.99), quantile(&mut without, 0.99));
     let kb = (most - resident).max(0.0) / stopped as f64 / 1e3;
-    Ok(Stop { p99_ms, ratio: p99_ms / p99_without, closed_s, kb })
+    let ratio = watch.quiet()?.then(|| p99_ms / p99_without);
+    Ok(Stop { p99_ms, ratio, closed_s, kb })
 }
 
 /// Sockets that the node has closed because they read too slowly.
