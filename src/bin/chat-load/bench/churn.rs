@@ -9,7 +9,7 @@ use super::{
     report::Report,
     row::{Row, Unit},
 };
-use crate::sockets::Sockets;
+use crate::{report::say, sockets::Sockets};
 
 /// Sockets in a room.
 const ROOM: usize = 5;
@@ -24,10 +24,13 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
         sockets.open(bed.plan.round, |n| (format!("/churn-{}", n / ROOM), String::new()))?;
         ensure!(sockets.failures().is_empty(), "not all sockets opened: {:?}", sockets.failures().first());
         sockets.join()?;
-        open.push(node.resident_bytes()?);
+        let opened = node.resident_bytes()?;
         sockets.close()?;
         std::thread::sleep(QUIET);
-        closed.push(node.resident_bytes()?);
+        let left = node.resident_bytes()?;
+        say(format_args!("  {:.1} MB, {:.1} MB after they are closed", opened / 1e6, left / 1e6))?;
+        open.push(opened);
+        closed.push(left);
     }
     let (rounds, round) = (bed.plan.rounds, bed.plan.round);
     for (what, bytes) in [("while they are open", open), ("after they are closed", closed)] {

@@ -42,7 +42,7 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
         let theirs = memory(&peer, &steps)?.0;
         report.charts.memory(name, &theirs);
         let their_each = self::each(&theirs);
-        let figures = format!("{:.1} KB ÷ {:.1} KB", each, their_each);
+        let figures = format!("{each:.1} KB ÷ {their_each:.1} KB");
         let row = Row::of(format!("the same ÷ {name}"), Unit::Ratio, &[each / their_each]).figures(figures);
         report.add(Row { target, ..row })?;
     }

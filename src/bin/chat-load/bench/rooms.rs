@@ -24,6 +24,9 @@ struct Shares {
     delivery: f64,
 }
 
+/// Ours, and the reference's.
+type Both = (Shares, Shares);
+
 impl Shares {
     /// From the CPU of a message in rooms of one, and in rooms of five.
     fn of(alone: f64, small: f64) -> Self {
@@ -61,28 +64,29 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
         Ok(small)
     })?;
     let clean = || both.iter().filter(|(_, small)| small.rejected.is_none());
-    let shares = |(alone, small): &(Pair, Pair)| {
+    let shares = |(alone, small): &(Pair, Pair)| -> Both {
         (Shares::of_legs(&alone.candidate, &small.candidate), Shares::of_references(alone, small))
     };
-    let all: Vec<(Shares, Shares)> = clean().map(shares).collect();
-    let row = |what: &str, of: &dyn Fn(&(Shares, Shares)) -> (f64, f64)| {
-        let ratios: Vec<f64> = all.iter().map(of).map(|(ours, bare)| ours / bare).collect();
+    let all: Vec<Both> = clean().map(shares).collect();
+    let row = |what: &str, of: fn(Both) -> (f64, f64)| {
+        let ratios: Vec<f64> = all.iter().copied().map(of).map(|(ours, bare)| ours / bare).collect();
         let median = |pick: &dyn Fn((f64, f64)) -> f64| {
-            Spread::of(all.iter().map(of).map(pick)).map_or("–".to_owned(), |spread| micros(spread.median / 1e3))
+            Spread::of(all.iter().copied().map(of).map(pick))
+                .map_or("–".to_owned(), |spread| micros(spread.median / 1e3))
         };
         let figures = format!("{} ÷ {}", median(&|(ours, _)| ours), median(&|(_, bare)| bare));
         Row::of(what, Unit::Ratio, &ratios).samples(bed.rules.pairs, both.len()).figures(figures)
     };
     let rooms = bed.plan.rooms;
     report.add(
-        row("a delivery, without its message's share ÷ a bare `send`", &|(ours, bare)| (ours.delivery, bare.delivery))
+        row("a delivery, without its message's share ÷ a bare `send`", |(ours, bare)| (ours.delivery, bare.delivery))
             .target(1.15),
     )?;
     report.add(
-        row("a message, without its deliveries ÷ a bare `send`", &|(ours, bare)| (ours.message, bare.delivery))
+        row("a message, without its deliveries ÷ a bare `send`", |(ours, bare)| (ours.message, bare.delivery))
             .target(1.5),
     )?;
-    report.add(row("a message, without its deliveries ÷ the reference's", &|(ours, bare)| {
+    report.add(row("a message, without its deliveries ÷ the reference's", |(ours, bare)| {
         (ours.message, bare.message)
     }))?;
     let (alone, small): (Vec<Pair>, Vec<Pair>) = both.iter().copied().unzip();
