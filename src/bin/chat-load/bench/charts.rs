@@ -132,3 +132,33 @@ fn lines(points: &Points, dashed: bool) -> Vec<Line> {
     };
     SERVERS.iter().enumerate().filter_map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_plot_for_what_was_measured_and_for_nothing_else() {
+        let mut charts = Charts::default();
+        assert!(charts.files().is_empty());
+        charts.delivery = BTreeMap::from([
+            (1, BTreeMap::from([(SERVERS[0], 1.08), (SERVERS[1], 1.0), (SERVERS[2], 1.4), (SERVERS[3], 3.5)])),
+            (64, BTreeMap::from([(SERVERS[0], 1.1), (SERVERS[1], 1.0), (SERVERS[2], 2.9), (SERVERS[3], 3.3)])),
+        ]);
+        charts.memory(SERVERS[0], &[(500, 9e6), (15_000, 76e6)]);
+        charts.memory(SERVERS[3], &[(500, 70e6), (5000, 650e6)]);
+        for (deliveries, late) in [(10e3, 3.0), (100e3, 4.5), (300e3, 12.0)] {
+            charts.latency(SERVERS[0], deliveries, late, late * 2.0);
+        }
+        for (members, micros) in [(1, [40.0, 30.0, 25.0]), (1000, [41.0, 31.0, 5600.0])] {
+            charts.across(members, micros);
+        }
+        let files = charts.files();
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["bench-delivery.svg", "bench-memory.svg", "bench-latency.svg", "bench-nodes.svg"]);
+        for (name, svg) in &files {
+            println!("{name}\n{svg}");
+            assert!(svg.contains("chat-api") || svg.contains("Redis"), "{svg}");
+        }
+    }
+}
