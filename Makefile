@@ -9,7 +9,7 @@ SECONDS := 60
 PROFILE := release
 PEER := --locked --manifest-path benches/peer/Cargo.toml
 
-.PHONY: help run test docs-test check fuzz ci chaos bench e2e fmt tools image manifests generated
+.PHONY: help run test docs-test check fuzz ci chaos bench e2e fmt tools image image-test manifests generated
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,10 @@ check: tools ## Format, lints, docs, dependencies, generated files, scripts
 fuzz: tools ## Fuzz all that comes from outside, for SECONDS (60); a seed that fails is kept in proptest-regressions/
 	FUZZ_SECONDS=$$(($(SECONDS) / 2)) $(CARGO) test --locked --lib --test it -- fuzz --test-threads 16
 
-ci: check test fuzz ## What CI runs
+image-test: tools ## Build the image as the Dockerfile says, over stand-ins for its bases, and run it
+	tests/image.sh
+
+ci: check test fuzz image-test ## What CI runs
 
 bench: tools ## Compare with the kernel's least and with a plain axum chat; writes docs/benchmarks.md and its plots (20 minutes, nothing else running; ARGS="--quick", PROFILE=dist)
 	$(CARGO) build --locked --profile $(PROFILE) --bins

@@ -91,6 +91,7 @@ install_debian() {
   # Not on everybody's PATH: Debian keeps them in /usr/sbin.
   [ -x /usr/sbin/haproxy ] || have haproxy || missing+=(haproxy)
   [ -x /usr/sbin/nginx ] || have nginx || missing+=(nginx-light)
+  have podman || missing+=(podman)
   [ ${#missing[@]} -gt 0 ] || return 0
   if ! have apt-get; then
     echo "tests/tools.sh: missing, and no apt-get to install them with: ${missing[*]}" >&2

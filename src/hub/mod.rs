@@ -52,7 +52,7 @@ use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Stretch},
     config,
     metrics::{Metrics, RepairCause},
-    protocol::{ClientId, MessageId, RoomName, Roster},
+    protocol::{ClientId, Frame, MessageId, RoomName, Roster},
     shutdown::{Readiness, Tasks},
     telemetry::trace,
 };
@@ -67,6 +67,8 @@ const PAGE: usize = 100;
 const READS: usize = 16;
 /// Longest wait before a failed read is tried again; taken with full jitter.
 const READ_RETRY: Duration = Duration::from_millis(500);
+/// Members whose memory is asked for at one time.
+const WARM: usize = 16;
 /// Batches that a publisher's own task sends before it hands over.
 const INLINE_BATCHES: usize = 16;
 
@@ -340,7 +342,7 @@ impl Hub {
     /// One write per member.
     fn send(&self, room: &Room, batch: &Batch, members: &[Arc<Connection>]) {
         let delivery = self.delivery(room, batch);
-        members.iter().for_each(|member| member.send(&batch.frame));
+        send_to(members, &batch.frame);
         delivery.done(members.len());
     }
 
@@ -348,10 +350,18 @@ impl Hub {
     async fn send_paced(&self, room: &Room, batch: &Batch, members: &[Arc<Connection>]) {
         let delivery = self.delivery(room, batch);
         for some in members.chunks(INLINE) {
-            some.iter().for_each(|member| member.send(&batch.frame));
+            send_to(some, &batch.frame);
             tokio::task::yield_now().await;
         }
         delivery.done(members.len());
+    }
+}
+
+/// One write for each.
+fn send_to(members: &[Arc<Connection>], frame: &Frame) {
+    for some in members.chunks(WARM) {
+        some.iter().for_each(|member| member.warm());
+        some.iter().for_each(|member| member.send(frame));
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
     time::{Sleep, sleep},
 };
 
@@ -90,7 +91,7 @@ impl AsyncRead for Transport {
         }
         loop {
             ready!(self.connection.socket.poll_read_ready(cx))?;
-            match self.connection.socket.try_read(buffer.initialize_unfilled()) {
+            match read_once(&self.connection.socket, buffer.initialize_unfilled()) {
                 Ok(read) => {
                     buffer.advance(read);
                     self.connection.silent.store(0, Ordering::Relaxed);
@@ -103,6 +104,21 @@ impl AsyncRead for Transport {
             }
         }
     }
+}
+
+/// What one read gives. A read that leaves room in the buffer has emptied the socket: it is not ready any more, and nobody asks it in vain
+/// before epoll says so. (tokio does the same where it owns the socket; this one is shared.)
+fn read_once(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut short = None;
+    let full = socket.try_io(Interest::READABLE, || {
+        let read = rustix::io::read(socket, &mut *buffer)?;
+        if read == 0 || read == buffer.len() {
+            return Ok(read);
+        }
+        short = Some(read);
+        Err(io::ErrorKind::WouldBlock.into()) // what has come since the read still counts as news
+    });
+    short.map_or(full, Ok)
 }
 
 impl AsyncWrite for Transport {
