@@ -128,21 +128,23 @@ impl App {
         let signal = signals.next().await;
         readiness.draining();
         metrics.draining.set(1);
-        tracing::info!(signal, connections = hub.connection_count(), "draining");
+        let connections = hub.connection_count();
+        tracing::info!(signal, connections, "draining");
         let start = Instant::now();
         let drain = async {
-            let event = ClusterEvent::DrainStarted { connections: hub.connection_count() };
+            let event = ClusterEvent::DrainStarted { connections };
             tokio::join!(announce(cluster.as_deref(), event), drain(&config.drain, &service)).1
         };
         let drained = tokio::select! {
             drained = drain => drained,
             signal = signals.next() => {
                 tracing::warn!(signal, "second signal: ending at once");
-                Drained { closed: 0, forced: hub.connection_count() }
+                let left = hub.connection_count();
+                metrics.drain_forced.inc_by(left as u64);
+                Drained { closed: connections.saturating_sub(left), forced: left }
             }
         };
         let Drained { closed, forced } = drained;
-        metrics.drain_forced.inc_by(forced as u64);
         stop.cancel();
         let _ = accepting.await;
         // What is left of `drain.flush` is for everything that follows, so that the sum of the three holds.

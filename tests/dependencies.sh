@@ -10,6 +10,9 @@ need cargo-deny 0.20.2
 need cargo-machete 0.9.2
 
 # The advisories need a database from the network: `cargo deny check advisories` by hand.
-cargo deny --offline --log-level error check bans licenses sources
-cargo deny --manifest-path benches/peer/Cargo.toml --offline --log-level error check --config deny.toml bans licenses sources
+for manifest in Cargo.toml benches/peer/Cargo.toml; do
+  # All platforms' crates are looked at, also those that no build here has downloaded.
+  cargo fetch --locked --quiet --manifest-path "$manifest"
+  cargo deny --config deny.toml --manifest-path "$manifest" --offline --log-level error check bans licenses sources
+done
 cargo machete

@@ -232,7 +232,7 @@ pub struct Drain {
     /// Over which the sockets are closed, evenly.
     #[serde(with = "value::duration")]
     pub window: Duration,
-    /// For publishes in flight and telemetry.
+    /// For a socket to end after its close, before it is cut; and for publishes in flight and telemetry.
     #[serde(with = "value::duration")]
     pub flush: Duration,
 }

@@ -254,11 +254,25 @@ impl Connection {
         }
     }
 
-    /// Closes between two messages: one that is under way still gets its answer.
-    pub(super) fn retire(&self, close: Close) {
-        if self.retiring.set(close).is_ok() {
+    /// Closes between two messages: one that is under way still gets its answer. False: it was told so before.
+    pub(super) fn retire(&self, close: Close) -> bool {
+        let first = self.retiring.set(close).is_ok();
+        if first {
             self.retire.notify_one();
         }
+        first
+    }
+
+    /// Ends it at once, whatever waits. False: it has ended by itself.
+    pub(super) fn cut(&self) -> bool {
+        let alive = {
+            let mut outbox = self.outbox.lock();
+            let alive = !outbox.is_dead();
+            outbox.kill();
+            alive
+        };
+        self.wake.notify_one();
+        alive
     }
 
     /// Returns once nothing waits, or the connection is closing.
@@ -293,7 +307,8 @@ impl Connection {
     /// One heartbeat: pings, and closes who was silent for two or has been here for long enough.
     pub(super) fn heartbeat(&self) {
         if self.ends.is_some_and(|ends| ends <= Instant::now()) {
-            return self.retire(drain::restart());
+            self.retire(drain::restart());
+            return;
         }
         if self.busy.load(Ordering::Relaxed) {
             // It is us who do not read at the moment. Whether the peer takes what it is sent, the outbox knows.

@@ -203,6 +203,11 @@ impl Hub {
         self.shards.iter().map(|shard| shard.connections.lock().len()).sum()
     }
 
+    fn has_connection(&self, connection: &Connection) -> bool {
+        self.shard_of_connection(connection)
+            .is_some_and(|shard| shard.connections.lock().contains_key(&connection.id()))
+    }
+
     fn connections(&self) -> Vec<Arc<Connection>> {
         self.shards.iter().flat_map(|shard| shard.connections.lock().values().cloned().collect::<Vec<_>>()).collect()
     }

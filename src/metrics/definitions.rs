@@ -280,7 +280,7 @@ impl Metrics {
             draining: make.gauge(("draining", "1 from SIGTERM on.", "is this pod going?"))?,
             drain_forced: make.counter((
             "drain_forced_total",
-            "Connections cut at the end of the drain.",
+            "Connections cut in the drain: they had not ended `drain.flush` after their close.",
             "did it have to cut anybody?",
         ))?,
             spans_dropped: make.counter((

@@ -117,6 +117,36 @@ async fn a_second_signal_ends_at_once() {
     assert!(chat.nodes[0].wait(Duration::from_secs(10)).await.success());
 }
 
+/// Readers that take nothing any more, not even their close: each is cut when its own time is over, and counted while there is somebody to see it.
+#[tokio::test]
+async fn who_does_not_go_is_cut_and_counted() {
+    const STOPPED: usize = 3;
+    let mut chat = Chat::start_with(Over::Local, |node| {
+        node.env("CHAT_LIMITS__OUTBOX_BYTES", "64MiB")
+            .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
+            .env("CHAT_DRAIN__DELAY", "0s")
+            .env("CHAT_DRAIN__WINDOW", "9s")
+            .env("CHAT_DRAIN__FLUSH", "1s")
+    })
+    .await;
+    let stopped = join_all((0..STOPPED).map(|_| chat.client(0, "/api/chat-api/ws/hall"))).await;
+    let mut sender = chat.client(0, "/api/chat-api/ws/hall").await;
+    for _ in 0..400 {
+        sender.publish(json!("x".repeat(8 * 1024))).await;
+    }
+    drop(sender);
+    chat.nodes[0].wait_for_metric("chat_connections", STOPPED as f64).await;
+    chat.nodes[0].signal("TERM");
+    eventually("one is counted before the node ends", || async {
+        chat.nodes[0].metric("chat_drain_forced_total").await >= 1.0
+    })
+    .await;
+    assert!(chat.nodes[0].wait(Duration::from_secs(20)).await.success());
+    let drained = chat.nodes[0].line(|line| line["message"] == "drained").expect("it says what it did");
+    assert_eq!((&drained["closed"], &drained["forced"]), (&json!(STOPPED), &json!(STOPPED)));
+    drop(stopped);
+}
+
 #[tokio::test]
 async fn an_idle_node_ends_at_once() {
     let mut chat = Chat::start(Over::Redis).await;
