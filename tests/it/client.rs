@@ -67,6 +67,35 @@ async fn lost_sockets_and_nodes_lose_and_double_nothing() {
 }
 
 #[tokio::test]
+async fn a_minute_away_is_made_good() {
+    let mut redis = Redis::start().await;
+    let url_of_redis = redis.url();
+    let start = || Node::builder().env("REDIS_URL", &url_of_redis).start();
+    let (mut node, other) = (start().await, start().await);
+    let proxy = Proxy::start(node.public, &[]).await;
+    let mut script = script("minute", &[url(proxy.address), url(other.public)]);
+    while let Some(what) = script.asks().await {
+        match what.as_str() {
+            "unplug" => {
+                assert!(proxy.cut(Which::All) > 0, "it was connected");
+                node.signal("KILL");
+            }
+            "plug in" => {
+                node = start().await;
+                proxy.retarget(node.public);
+            }
+            "kill redis" => {
+                redis.written().await;
+                redis.kill();
+            }
+            "start redis" => redis.restart().await,
+            other => panic!("{other}"),
+        }
+        script.answer(&json!(null));
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_fails_and_forgets_is_told_of() {
     let mut chat = Chat::start(Over::Redis).await;
     let mut redis = chat.redis.take().expect("over Redis");

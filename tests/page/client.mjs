@@ -149,6 +149,35 @@ const scenarios = {
     await got(hears, [...numbers(200), "after the drain"]);
   },
 
+  /** A minute without a way to the server, which is started anew, as Redis is; meanwhile both speak. */
+  async minute() {
+    const [alice, bob] = [connect(urls[0]), connect(urls[1])];
+    const [away, stays] = [follow(alice, "red"), follow(bob, "red")];
+    await joined(away, stays);
+    await Promise.all([away.send("alice 0"), stays.send("bob 0")]);
+    await eventually("both have both", () => away.got.length === 2 && stays.got.length === 2);
+    await ask("unplug");
+    const back = Date.now() + 60_000;
+    const says = (room, name, count, from) => numbers(count, from).map((n) => room.send(`${name} ${n}`));
+    const queued = says(away, "alice", 20);
+    await Promise.all(says(stays, "bob", 20));
+    await ask("kill redis");
+    const unsure = says(stays, "bob", 10, 21);
+    await ask("start redis");
+    await Promise.all(unsure);
+    await eventually("it knows that it is away", () => alice.states.includes("waiting"));
+    await new Promise((resolve) => setTimeout(resolve, back - Date.now()));
+    assert.equal(away.got.length, 2);
+    await ask("plug in");
+    await Promise.all(queued);
+    await eventually(() => `${away.got.length} and ${stays.got.length}`, () => away.got.length >= 52 && stays.got.length >= 52);
+    assert.deepEqual(away.got, stays.got, "one order for both");
+    for (const [name, last] of [["alice", 20], ["bob", 30]]) {
+      assert.deepEqual(away.got.filter((text) => text.startsWith(name)), numbers(last + 1, 0).map((n) => `${name} ${n}`), "each once and in order");
+    }
+    assert.deepEqual(said(away), ["joined", "recovered"]);
+  },
+
   async redis() {
     const [alice, bob] = [connect(urls[0]), connect(urls[1])];
     const [speaks, hears] = [follow(alice, "red"), follow(bob, "red")];
