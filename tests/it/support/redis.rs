@@ -136,9 +136,13 @@ impl Redis {
         super::run(Command::new("kill").arg(format!("-{signal}")).arg(process.id().to_string()));
     }
 
-    /// One command by hand; the raw reply.
+    /// One command by hand; the raw reply. Redis cuts its connections when it changes its role: then once more.
     pub async fn command(&self, words: &[&str]) -> String {
-        command(self.address(), words).await.expect("redis answers")
+        match command(self.address(), words).await {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => command(self.address(), words).await,
+            answer => answer,
+        }
+        .expect("redis answers")
     }
 
     /// One line of `INFO`, by its name; empty if there is none.
