@@ -44,6 +44,7 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
         "store.js" => (JS, include_str!("page/store.js")),
         "timeline.js" => (JS, include_str!("page/timeline.js")),
         "token.js" => (JS, include_str!("page/token.js")),
+        "palette.css" => (CSS, include_str!("page/palette.css")),
         "chat.css" => (CSS, include_str!("page/chat.css")),
         "timeline.css" => (CSS, include_str!("page/timeline.css")),
         "icon.svg" => (SVG, include_str!("page/icon.svg")),

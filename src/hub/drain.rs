@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -34,11 +34,11 @@ impl Hub {
         for (n, connection) in connections.into_iter().enumerate() {
             departures.watch_until(start + slot.mul_f64(n as f64 + fastrand::f64())).await;
             connection.retire(restart());
-            departures.add(connection);
+            departures.add(&connection);
         }
         self.closing.store(true, Ordering::SeqCst);
         let late = self.connections().into_iter().filter(|connection| connection.retire(restart()));
-        late.for_each(|connection| departures.add(connection));
+        late.for_each(|connection| departures.add(&connection));
         let end = Instant::now() + flush;
         tokio::select! {
             () = self.empty() => {}
@@ -55,14 +55,14 @@ impl Hub {
     }
 }
 
-/// Connections on their way out, in the order in which they were told.
+/// Connections on their way out, in the order in which they were told; those that have gone are not kept open by it.
 struct Departures<'a> {
     hub: &'a Hub,
     patience: Duration,
     /// They may finish what is under way until then.
-    retired: VecDeque<(Instant, Arc<Connection>)>,
+    retired: VecDeque<(Instant, Weak<Connection>)>,
     /// They were closed in the middle of it, and may take what waits for them until then.
-    closed_early: VecDeque<(Instant, Arc<Connection>)>,
+    closed_early: VecDeque<(Instant, Weak<Connection>)>,
     closed: usize,
     forced: usize,
 }
@@ -74,9 +74,9 @@ impl<'a> Departures<'a> {
     }
 
     /// One that was told just now.
-    fn add(&mut self, connection: Arc<Connection>) {
+    fn add(&mut self, connection: &Arc<Connection>) {
         self.closed += 1;
-        self.retired.push_back((Instant::now() + self.patience, connection));
+        self.retired.push_back((Instant::now() + self.patience, Arc::downgrade(connection)));
     }
 
     fn cut(&mut self, connection: &Connection) {
@@ -102,16 +102,20 @@ impl<'a> Departures<'a> {
 
     fn hurry(&mut self, now: Instant) {
         while let Some(connection) = take_due(&mut self.closed_early, now) {
-            self.cut(&connection);
+            if let Some(connection) = connection.upgrade() {
+                self.cut(&connection);
+            }
         }
         while let Some(connection) = take_due(&mut self.retired, now) {
-            connection.close(restart());
-            self.closed_early.push_back((now + self.patience, connection));
+            if let Some(open) = connection.upgrade() {
+                open.close(restart());
+                self.closed_early.push_back((now + self.patience, connection));
+            }
         }
     }
 }
 
-fn take_due(queue: &mut VecDeque<(Instant, Arc<Connection>)>, now: Instant) -> Option<Arc<Connection>> {
+fn take_due(queue: &mut VecDeque<(Instant, Weak<Connection>)>, now: Instant) -> Option<Weak<Connection>> {
     let due = queue.front().is_some_and(|(due, _)| *due <= now);
     due.then(|| queue.pop_front()).flatten().map(|(_, connection)| connection)
 }

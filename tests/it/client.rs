@@ -10,7 +10,7 @@ use crate::support::{
     proxy::{Proxy, Which},
     redis::free_port,
     repository,
-    token::{SECRET, claims},
+    token::SECRET,
 };
 
 fn url(address: impl std::fmt::Display) -> String {
@@ -109,12 +109,8 @@ async fn a_redis_that_fails_and_forgets_is_told_of() {
             }
             "start redis" => redis.restart().await,
             "back up redis" => backup = Some(redis.backup().await),
-            "restore redis" | "empty redis" => {
-                redis.kill();
-                let empty = tempfile::TempDir::new().expect("a folder");
-                redis.restore(if what == "empty redis" { &empty } else { backup.as_ref().expect("a backup") });
-                redis.restart().await;
-            }
+            "restore redis" => redis.lose(backup.as_ref()).await,
+            "empty redis" => redis.lose(None).await,
             other => panic!("{other}"),
         }
         script.answer(&json!(null));
@@ -125,13 +121,8 @@ async fn a_redis_that_fails_and_forgets_is_told_of() {
 async fn tokens_are_renewed_on_the_socket_and_replaced_when_taken_away() {
     let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).start().await;
     let signer = Signer::secret(Algorithm::HS256);
-    let token = |sub: &str, seconds: i64, rooms: Value| {
-        let mut claims = claims(sub);
-        let now = claims["iat"].as_i64().expect("a number");
-        claims["iat"] = json!(now.min(now + seconds - 1));
-        claims["exp"] = json!(now + seconds);
-        claims["chat"] = json!({ "rooms": rooms, "admin": sub == "root" });
-        signer.token(&claims)
+    let token = |sub: &str, seconds, rooms: Value| {
+        signer.timed(sub, seconds, json!({ "rooms": rooms, "admin": sub == "root" }))
     };
     let mut script = script("tokens", &[url(node.public)]);
     while let Some(what) = script.asks().await {

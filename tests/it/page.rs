@@ -89,10 +89,7 @@ async fn outages_are_survived_and_told_of() {
             }
             "back up redis" => backup = Some(redis.backup().await),
             "restore redis" | "empty redis" => {
-                redis.kill();
-                let empty = tempfile::TempDir::new().expect("a folder");
-                redis.restore(if what == "empty redis" { &empty } else { backup.as_ref().expect("a backup") });
-                redis.restart().await;
+                redis.lose(backup.as_ref().filter(|_| what == "restore redis")).await;
                 eventually("the node has it back", || async { node.manage("/readyz").await.status == 200 }).await;
             }
             other => panic!("{other}"),
@@ -106,14 +103,7 @@ async fn outages_are_survived_and_told_of() {
 async fn tokens_are_asked_for_in_words() {
     let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).start().await;
     let signer = Signer::secret(Algorithm::HS256);
-    let token = |sub: &str, seconds: i64, rooms: Value| {
-        let mut claims = claims(sub);
-        let now = claims["iat"].as_i64().expect("a number");
-        claims["iat"] = json!(now.min(now + seconds - 1));
-        claims["exp"] = json!(now + seconds);
-        claims["chat"] = json!({ "rooms": rooms });
-        signer.token(&claims)
-    };
+    let token = |sub: &str, seconds, rooms: Value| signer.timed(sub, seconds, json!({ "rooms": rooms }));
     let all = json!({ "*": "spw" });
     let mut script = script("tokens", node.public);
     while let Some(what) = script.asks().await {

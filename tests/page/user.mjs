@@ -190,3 +190,14 @@ export class User {
     User.complaints.push(...violations.map((violation) => `${this.name}: ${violation}`));
   }
 }
+
+/** What is said in a room, in the order of its log, and a way to say more of it that all see. */
+export function conversation() {
+  const told = [];
+  async function tell(speaker, text, ...listeners) {
+    await speaker.say(text);
+    told.push(text);
+    for (const user of [speaker, ...listeners]) await user.sees(text);
+  }
+  return { told, tell };
+}

@@ -113,6 +113,16 @@ impl Redis {
         super::run(Command::new("cp").args(["-a", "--"]).arg(backup.path().join(".")).arg(self.folder.path()));
     }
 
+    /// A crash after which it has no more than a copy has, or nothing.
+    pub async fn lose(&mut self, backup: Option<&TempDir>) {
+        self.kill();
+        match backup {
+            Some(backup) => self.restore(backup),
+            None => self.folder = TempDir::new().expect("a folder"),
+        }
+        self.restart().await;
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -52,6 +52,16 @@ impl Signer {
         Self { algorithm, kid: kid.to_owned(), key: key.expect("a private key"), jwk, pem }
     }
 
+    /// A token that ends in so many seconds, or did; `chat` is what it says of rooms.
+    pub fn timed(&self, sub: &str, seconds: i64, chat: Value) -> String {
+        let mut claims = claims(sub);
+        let now = claims["iat"].as_i64().expect("a number");
+        claims["iat"] = json!(now.min(now + seconds - 1));
+        claims["exp"] = json!(now + seconds);
+        claims["chat"] = chat;
+        self.token(&claims)
+    }
+
     /// The same key, used for another algorithm.
     pub fn with(&self, algorithm: Algorithm) -> Self {
         let Self { kid, key, jwk, pem, .. } = self;

@@ -1,17 +1,12 @@
 // Networks, nodes and Redis fail while the page is open: each message once, in order, and the page says what happened.
 
-import { DESKTOP } from "../user.mjs";
+import { DESKTOP, conversation } from "../user.mjs";
 
 export default async function outages({ ask, check, equal, open, room }) {
   const alice = await open("Alice", DESKTOP, room);
   const bob = await open("Bob", DESKTOP, room);
   for (const user of [alice, bob]) await user.isIn(room);
-  const told = [];
-  async function tell(speaker, text, ...listeners) {
-    await speaker.say(text);
-    told.push(text);
-    for (const user of [speaker, ...listeners]) await user.sees(text);
-  }
+  const { told, tell } = conversation();
   const everybodyHasAll = async () => {
     for (const user of [alice, bob]) equal(await user.texts(), told, `${user.name}'s messages`);
     for (const user of [alice, bob]) equal(await user.page.locator("#outbox li").count(), 0, `what of ${user.name} waits`);

@@ -1,19 +1,13 @@
 // Two people talk: what each of them sees, hears of the other, and finds after a reload.
 
 import { randomBytes } from "node:crypto";
-import { DESKTOP, PHONE } from "../user.mjs";
+import { DESKTOP, PHONE, conversation } from "../user.mjs";
 
 export default async function talk({ check, equal, open, room }) {
   const alice = await open("Alice", DESKTOP, room);
   const bob = await open("Bob", DESKTOP, room);
   for (const user of [alice, bob]) await user.isIn(room);
-  /** Everything the log of the room holds, in its order. */
-  const told = [];
-  async function tell(speaker, text, ...listeners) {
-    await speaker.say(text);
-    told.push(text);
-    for (const user of [speaker, ...listeners]) await user.sees(text);
-  }
+  const { told, tell } = conversation();
 
   await check("two users chat both ways", async () => {
     await tell(alice, "Morning! Is the new release out?", bob);
