@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Attendance, Draft, Outlet, Page, Place, Publication, PublishError, Relation, Stretch, Turn, presence::Rooms,
+    Attendance, Draft, Outlet, Page, Place, Publication, PublishError, Relation, Stamp, Stretch, Turn, presence::Rooms,
     senders::Senders,
 };
 use crate::{
     config,
-    protocol::{Message, MessageId, RoomName, Roster, UserId},
+    protocol::{ClientId, Frame, Message, MessageId, RoomName, Roster, UserId},
 };
 
 /// What an entry costs besides its bytes, roughly.
@@ -127,7 +127,7 @@ impl Local {
 struct Logs {
     rooms: HashMap<RoomName, Log>,
     /// Every entry of every log from the oldest on; some may be gone from their log by now.
-    order: VecDeque<(RoomName, MessageId)>,
+    order: VecDeque<Reference>,
     senders: Senders,
     entries: usize,
     bytes: usize,
@@ -143,42 +143,68 @@ struct Log {
     entries: VecDeque<Entry>,
 }
 
+/// A message, without what its log knows: all its entries are of one epoch, one after the other.
 struct Entry {
-    publication: Publication,
+    seq: u64,
+    frame: Frame,
+    received: Stamp,
+}
+
+/// Where an entry is, and how old.
+struct Reference {
+    room: RoomName,
     id: MessageId,
     at_ms: i64,
 }
 
 impl Entry {
     fn cost(&self) -> usize {
-        self.publication.frame.wire_len() + ENTRY_OVERHEAD
+        self.frame.wire_len() + ENTRY_OVERHEAD
+    }
+}
+
+impl Log {
+    fn place(&self, seq: u64) -> Place {
+        let id = MessageId { seq, ..self.top };
+        Place { id, prev: if seq == 1 { MessageId::START } else { MessageId { seq: seq - 1, ..id } } }
+    }
+
+    fn oldest(&self) -> Option<MessageId> {
+        self.entries.front().map(|entry| MessageId { seq: entry.seq, ..self.top })
+    }
+
+    fn publication(&self, room: &RoomName, entry: &Entry) -> Publication {
+        Publication {
+            room: room.clone(),
+            place: Some(self.place(entry.seq)),
+            frame: entry.frame.clone(),
+            trace: None,
+            received: Some(entry.received),
+        }
     }
 }
 
 impl Logs {
     fn append(&mut self, draft: &Draft, now_ms: i64) -> (Publication, MessageId) {
         let room = &draft.room;
-        if !self.rooms.contains_key(room) {
-            // Later than any before it, so that a forgotten log never reuses a position.
-            self.epoch = (self.epoch + 1).max(now_ms.unsigned_abs());
-            let top = MessageId { epoch: self.epoch, seq: 0 };
-            self.rooms.insert(room.clone(), Log { top, entries: VecDeque::new() });
-        }
-        let (epoch, messages_max) = (self.epoch, self.messages_max);
-        let log = self
-            .rooms
-            .entry(room.clone())
-            .or_insert_with(|| Log { top: MessageId { epoch, seq: 0 }, entries: VecDeque::new() });
-        let prev = if log.top.seq == 0 { MessageId::START } else { log.top };
+        let log = match self.rooms.get_mut(room) {
+            Some(log) => log,
+            None => {
+                // Later than any before it, so that a forgotten log never reuses a position.
+                self.epoch = (self.epoch + 1).max(now_ms.unsigned_abs());
+                let top = MessageId { epoch: self.epoch, seq: 0 };
+                self.rooms.entry(room.clone()).or_insert(Log { top, entries: VecDeque::new() })
+            }
+        };
         log.top.seq += 1;
         let id = log.top;
-        let publication = publication(draft, Some(Place { id, prev }), now_ms);
-        let entry = Entry { publication: Publication { trace: None, ..publication.clone() }, id, at_ms: now_ms };
+        let publication = publication(draft, Some(log.place(id.seq)), now_ms);
+        let entry = Entry { seq: id.seq, frame: publication.frame.clone(), received: draft.received };
         self.bytes += entry.cost();
         self.entries += 1;
         log.entries.push_back(entry);
-        let too_many = log.entries.len() > messages_max;
-        self.order.push_back((room.clone(), id));
+        let too_many = log.entries.len() > self.messages_max;
+        self.order.push_back(Reference { room: room.clone(), id, at_ms: now_ms });
         if too_many {
             self.drop_oldest_of(room);
         }
@@ -188,27 +214,24 @@ impl Logs {
     /// Drops what is too old or too much over all rooms.
     fn trim(&mut self, now_ms: i64, subscribed: &HashSet<RoomName>) {
         let horizon = now_ms.saturating_sub(i64::try_from(self.age_max.as_millis()).unwrap_or(i64::MAX));
-        while let Some((room, id)) = self.order.front().cloned() {
-            let oldest = self.rooms.get(&room).and_then(|log| log.entries.front());
-            let live = oldest.filter(|entry| entry.id <= id);
-            match live {
-                Some(entry) if self.bytes <= self.bytes_max && entry.at_ms >= horizon => break,
-                Some(_) => {
-                    self.drop_oldest_of(&room);
-                    self.forget_if_idle(&room, subscribed);
-                }
-                None => {}
+        while self.order.front().is_some_and(|oldest| self.bytes > self.bytes_max || oldest.at_ms < horizon) {
+            let Some(Reference { room, id, .. }) = self.order.pop_front() else { break };
+            if self.is_there(&room, id) {
+                self.drop_oldest_of(&room);
+                self.forget_if_idle(&room, subscribed);
             }
-            self.order.pop_front();
         }
         // Entries dropped by their own room's bound leave their place in `order` behind.
         if self.order.len() > 2 * self.entries + 1024 {
-            let rooms = &self.rooms;
-            let is_live = |room: &RoomName, id: &MessageId| {
-                rooms.get(room).and_then(|log| log.entries.front()).is_some_and(|first| first.id <= *id)
-            };
-            self.order.retain(|(room, id)| is_live(room, id));
+            let mut order = std::mem::take(&mut self.order);
+            order.retain(|Reference { room, id, .. }| self.is_there(room, *id));
+            self.order = order;
         }
+    }
+
+    /// Whether a log still has an entry.
+    fn is_there(&self, room: &RoomName, id: MessageId) -> bool {
+        self.rooms.get(room).and_then(Log::oldest).is_some_and(|oldest| oldest <= id)
     }
 
     fn drop_oldest_of(&mut self, room: &RoomName) {
@@ -230,12 +253,12 @@ impl Logs {
             let relation = relation(after == MessageId::START);
             return Page { publications: Vec::new(), relation, through: MessageId::START, top: MessageId::START };
         };
-        let first = log.entries.front().map_or(log.top.seq + 1, |entry| entry.id.seq);
+        let first = log.oldest().map_or(log.top.seq + 1, |oldest| oldest.seq);
         let same_log = after == MessageId::START || after.epoch == log.top.epoch;
         let continuous = same_log && after.seq + 1 >= first && after.seq <= log.top.seq;
         let skip = if continuous { usize::try_from(after.seq + 1 - first).unwrap_or(usize::MAX) } else { 0 };
         let entries = log.entries.iter().skip(skip).take(limit);
-        let publications: Vec<_> = entries.map(|entry| entry.publication.clone()).collect();
+        let publications: Vec<_> = entries.map(|entry| log.publication(room, entry)).collect();
         let through = publications.last().and_then(|last| last.place).map_or(log.top, |place| place.id);
         Page { publications, relation: relation(continuous), through, top: log.top }
     }
@@ -252,8 +275,8 @@ impl Logs {
         };
         let mut publications = Vec::new();
         if let Some(log) = self.rooms.get(room).filter(|_| continuous) {
-            let entries = log.entries.iter().rev().skip_while(|entry| entry.id.seq >= end).take(limit);
-            publications.extend(entries.map(|entry| entry.publication.clone()));
+            let entries = log.entries.iter().rev().skip_while(|entry| entry.seq >= end).take(limit);
+            publications.extend(entries.map(|entry| log.publication(room, entry)));
             publications.reverse();
         }
         Page { publications, relation: relation(continuous), through: top, top }
@@ -267,12 +290,13 @@ fn relation(continuous: bool) -> Relation {
 
 /// Encodes a draft, once for all members.
 fn publication(draft: &Draft, place: Option<Place>, now_ms: i64) -> Publication {
+    let mut client_id = ClientId::buffer();
     let message = Message {
         kind: &draft.kind,
         id: place.map(|place| place.id),
         room: &draft.room,
         from: draft.user.as_ref().map(UserId::as_str),
-        client_id: &draft.client.to_string(),
+        client_id: draft.client.encode(&mut client_id),
         timestamp_ms: now_ms,
         n: draft.n(),
         payload: &draft.payload,
@@ -291,7 +315,6 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::{broadcaster::Stamp, protocol::ClientId};
 
     fn logs(messages_max: usize, bytes_max: usize) -> Logs {
         let age_max = Duration::from_secs(60);

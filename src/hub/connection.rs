@@ -52,8 +52,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 /// What the kernel may hold back unsent; without it a reader could be megabytes behind before a write fails.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
-/// tungstenite zeroes this buffer at each poll and keeps it for ever.
-const READ_BUFFER: usize = 1024;
+/// tungstenite zeroes this buffer at each poll and keeps it for ever; it grows to the longest message.
+const READ_BUFFER: usize = 256;
 /// Room for one pong: while it waits, only the last ping after it counts.
 const CONTROL_BUFFER: usize = 128;
 
@@ -129,7 +129,7 @@ pub struct Connection {
     pub(super) silent: AtomicU8,
     /// A message is being handled, and nothing read meanwhile.
     busy: AtomicBool,
-    /// The task has to look at the outbox.
+    /// The task has to look at the outbox, or at [`Self::retiring`].
     pub(super) wake: Notify,
     /// The outbox has become empty.
     drained: Notify,
@@ -142,7 +142,6 @@ pub struct Connection {
     ends: Option<Instant>,
     /// How to close once the message under way is done.
     retiring: OnceLock<Close>,
-    retire: Notify,
 }
 
 impl Connection {
@@ -176,7 +175,6 @@ impl Connection {
             silent: AtomicU8::new(0),
             busy: AtomicBool::new(false),
             retiring: OnceLock::new(),
-            retire: Notify::new(),
         })
     }
 
@@ -258,7 +256,7 @@ impl Connection {
     pub(super) fn retire(&self, close: Close) -> bool {
         let first = self.retiring.set(close).is_ok();
         if first {
-            self.retire.notify_one();
+            self.wake.notify_one();
         }
         first
     }
@@ -364,22 +362,16 @@ impl Connection {
     async fn read(&self, socket: &mut WebSocketStream<Transport>, receiver: &mut impl Receive) -> Ending {
         let mut pings = Bucket::default();
         loop {
-            let next = tokio::select! {
-                biased;
-                () = self.retire.notified() => {
-                    let close = *self.retiring.get_or_init(|| Close::Normal);
-                    self.close(close);
-                    return Ending { code: close.code(), reason: close.reason() };
-                }
-                next = socket.next() => next,
-            };
-            let close = match next {
+            let close = match socket.next().await {
                 Some(Ok(Message::Text(text))) => {
                     socket.get_mut().message();
                     self.busy.store(true, Ordering::Relaxed);
                     Box::pin(receiver.receive(&text)).await; // boxed: an idle connection should not carry the room for it
                     self.busy.store(false, Ordering::Relaxed);
-                    continue;
+                    match self.retiring.get() {
+                        Some(close) => *close,
+                        None => continue,
+                    }
                 }
                 Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
                     socket.get_mut().control(payload.len());
@@ -420,6 +412,11 @@ impl Connection {
     /// Writes what waits whenever the socket takes it; returns when nothing will follow.
     async fn write(&self) {
         loop {
+            if let Some(close) = self.retiring.get()
+                && !self.busy.load(Ordering::Relaxed)
+            {
+                self.close(*close);
+            }
             let next = self.outbox.lock().flush(&self.socket, self.limits.outbox);
             if next != Next::Finished && self.outbox.lock().is_empty() {
                 self.drained.notify_waiters();

@@ -84,9 +84,14 @@ impl Hub {
 
 /// One write for each.
 fn send_to(members: &[Arc<Connection>], frame: &Frame) {
-    for some in members.chunks(WARM) {
-        some.iter().for_each(|member| member.warm());
-        some.iter().for_each(|member| member.send(frame));
+    in_turn(members, |member| member.send(frame));
+}
+
+/// Does it to one connection after the other, their memory asked for ahead.
+pub(super) fn in_turn(connections: &[Arc<Connection>], act: impl Fn(&Connection)) {
+    for some in connections.chunks(WARM) {
+        some.iter().for_each(|connection| connection.warm());
+        some.iter().for_each(|connection| act(connection));
     }
 }
 

@@ -78,10 +78,14 @@ impl Attached {
     }
 
     async fn all_ready(&self, which: impl Fn(&Place) -> bool) {
+        let ready = || self.rooms.lock().iter().filter(|place| which(place)).all(|place| place.ready);
+        if ready() {
+            return; // as nearly always: no clock is asked
+        }
         let waiting = async {
             loop {
                 let changed = self.changed.notified();
-                if self.rooms.lock().iter().filter(|place| which(place)).all(|place| place.ready) {
+                if ready() {
                     return;
                 }
                 changed.await;

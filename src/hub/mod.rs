@@ -181,7 +181,7 @@ impl Hub {
             for shard in &self.shards {
                 tick.tick().await;
                 let connections: Vec<_> = shard.connections.lock().values().cloned().collect();
-                connections.iter().for_each(|connection| connection.heartbeat());
+                flush::in_turn(&connections, Connection::heartbeat);
                 self.forget_empty_rooms(shard);
             }
         }

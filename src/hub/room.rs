@@ -282,8 +282,10 @@ impl Room {
     }
 
     fn settle(&self, state: &mut State) {
-        state.sent = state.taken;
-        self.settled.notify_waiters();
+        if state.sent != state.taken {
+            state.sent = state.taken;
+            self.settled.notify_waiters();
+        }
     }
 
     /// Returns once nothing that was taken before is still to be sent: who has left by now gets no more.

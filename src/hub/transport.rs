@@ -3,6 +3,7 @@
 //! Some floods never surface above the library (a message that is all empty fragments, or never ends), so bytes and time are counted here.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -22,10 +24,20 @@ use crate::limits::{Bucket, Rate};
 /// What a client's control frame has beside its payload: header and mask.
 const CONTROL_HEAD: usize = 6;
 
+/// Read at once from a socket.
+const READ_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    /// Where a worker reads: all its sockets share it, and none needs room of its own for more than it has begun.
+    static INBOUND: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
 /// See the module.
 pub(super) struct Transport {
     connection: Arc<Connection>,
     intake: Intake,
+    /// Read, and not taken by the library yet.
+    rest: Bytes,
     /// Reading goes on after it: bytes were taken ahead of their time.
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -33,7 +45,7 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(connection: Arc<Connection>, bytes: Rate, deadline: Duration) -> Self {
         let intake = Intake { rate: bytes, deadline, bucket: Bucket::default(), begun: 0, since: None };
-        Self { connection, intake, pause: None }
+        Self { connection, intake, rest: Bytes::new(), pause: None }
     }
 
     /// A message has come out of what was read.
@@ -44,6 +56,18 @@ impl Transport {
     /// A ping or pong has.
     pub(super) fn control(&mut self, payload: usize) {
         self.intake.control(payload);
+    }
+
+    /// Reads once, and keeps what does not fit.
+    fn read(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+        INBOUND.with_borrow_mut(|inbound| {
+            let read = read_once(&self.connection.socket, inbound)?;
+            let bytes = inbound.get(..read).unwrap_or_default();
+            let (fits, rest) = bytes.split_at(read.min(buffer.remaining()));
+            buffer.put_slice(fits);
+            self.rest = Bytes::copy_from_slice(rest);
+            Ok(read)
+        })
     }
 }
 
@@ -85,15 +109,19 @@ impl Intake {
 
 impl AsyncRead for Transport {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.rest.is_empty() {
+            let fits = self.rest.len().min(buffer.remaining());
+            buffer.put_slice(&self.rest.split_to(fits));
+            return Poll::Ready(Ok(()));
+        }
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
         loop {
             ready!(self.connection.socket.poll_read_ready(cx))?;
-            match read_once(&self.connection.socket, buffer.initialize_unfilled()) {
+            match self.read(buffer) {
                 Ok(read) => {
-                    buffer.advance(read);
                     self.connection.silent.store(0, Ordering::Relaxed);
                     let wait = self.intake.read(read, Instant::now())?;
                     self.pause = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));

@@ -116,6 +116,11 @@ impl Outcome {
     }
 }
 
+/// Bytes of a message besides its texts: names of fields, ids, the time.
+const ENVELOPE: usize = 160;
+/// Bytes of most answers.
+const ANSWER: usize = 200;
+
 /// A message as every member of its room receives it.
 #[derive(Debug)]
 pub struct Message<'a> {
@@ -141,7 +146,8 @@ impl Message<'_> {
     /// Encodes it, once for all members.
     #[must_use]
     pub fn frame(&self) -> Frame {
-        Frame::json(&self.delivery())
+        let texts = [self.kind, self.room.as_str(), self.from.unwrap_or_default(), self.payload.get()];
+        Frame::json(&self.delivery(), ENVELOPE + texts.map(str::len).iter().sum::<usize>())
     }
 
     pub(super) fn delivery(&self) -> Delivery<'_> {
@@ -341,7 +347,7 @@ impl Event<'_> {
     /// Encodes it.
     #[must_use]
     pub fn frame(&self) -> Frame {
-        Frame::json(self)
+        Frame::json(self, ANSWER)
     }
 }
 

@@ -20,9 +20,9 @@ const FIN_PING: u8 = 0x89;
 pub struct Frame(Bytes);
 
 impl Frame {
-    /// A text frame around `value` as JSON.
-    pub(super) fn json(value: &impl Serialize) -> Self {
-        let mut buffer = Vec::with_capacity(256);
+    /// A text frame around `value` as JSON, of about so many bytes: what is kept in a log should not be twice as large as it is long.
+    pub(super) fn json(value: &impl Serialize, about: usize) -> Self {
+        let mut buffer = Vec::with_capacity(HEADER + about);
         buffer.resize(HEADER, 0);
         // Writing to memory cannot fail, and our own types all serialize.
         let encoded = serde_json::to_writer(&mut buffer, value);
@@ -150,7 +150,7 @@ mod tests {
         for length in [0, 1, 123, 124, 65_533, 65_534, 70_000] {
             let value = "x".repeat(length);
             let payload = format!("\"{value}\"");
-            let frame = Frame::json(&value);
+            let frame = Frame::json(&value, 100);
             assert!(frame.bytes() == &text(&payload), "length {length}");
             assert!(frame.json_text() == payload.as_bytes(), "length {length}");
         }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn joined_frames_equal_tungstenites_one_after_the_other() {
         let values = ["a".to_owned(), "b".repeat(200), "c".repeat(70_000)];
-        let frames = values.each_ref().map(Frame::json);
+        let frames = values.each_ref().map(|value| Frame::json(value, value.len()));
         let expected = values.each_ref().map(|value| text(&format!("\"{value}\"")));
         for n in 1..=frames.len() {
             assert!(Frame::join(frames[..n].iter()).bytes() == &expected[..n].concat(), "{n} frames");

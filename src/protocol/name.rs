@@ -105,6 +105,17 @@ impl ClientId {
         Self(Uuid::now_v7())
     }
 
+    /// Room for [`ClientId::encode`].
+    #[must_use]
+    pub fn buffer() -> [u8; 32] {
+        [0; 32]
+    }
+
+    /// The id as text.
+    pub fn encode(self, buffer: &mut [u8; 32]) -> &str {
+        self.0.simple().encode_lower(buffer)
+    }
+
     /// A number spread evenly over all ids, for sharding.
     #[must_use]
     pub fn spread(self) -> usize {
@@ -128,7 +139,7 @@ impl FromStr for ClientId {
 
 impl Serialize for ClientId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.encode(&mut Self::buffer()))
     }
 }
 

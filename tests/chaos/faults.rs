@@ -25,6 +25,11 @@ fn pick(scale: Scale, short: u32, long: u32) -> Duration {
 /// kill -9 of one node; another starts in its place.
 pub async fn kill_a_node(rig: &mut Rig, _: Scale) {
     let victim = rig.rng.usize(..NODES);
+    kill_node(rig, victim).await;
+}
+
+/// The same of this one.
+pub async fn kill_node(rig: &mut Rig, victim: usize) {
     rig.begin();
     rig.nodes[victim].signal("KILL");
     rig.heal();

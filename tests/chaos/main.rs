@@ -24,6 +24,7 @@ mod witness;
 mod faults;
 mod report;
 mod rows;
+mod soak;
 
 use std::time::Duration;
 
@@ -31,14 +32,14 @@ use self::{
     checker::{Kind, Promise},
     mutant::{Mutation, Plot},
     rig::{Build, Rig},
-    rows::{ROWS, Row, Scale},
+    rows::{ROWS, Row, SOAK, Scale},
 };
 
 /// One run at a time: each takes the whole machine.
 static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn row(id: &str) -> &'static Row {
-    ROWS.iter().find(|row| row.id == id).expect("a row of the scorecard")
+    ROWS.iter().chain([&SOAK]).find(|row| row.id == id).expect("a row of the scorecard")
 }
 
 async fn short(id: &str) {
@@ -79,6 +80,11 @@ async fn s10_kill_subscriptions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s15_cut_replies() {
     short("S15").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s33_soak() {
+    short("S33").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +132,9 @@ async fn scorecard() {
     let picked = std::env::var("CHAOS_ROWS").unwrap_or_default();
     let picked: Vec<_> = picked.split([' ', ',']).filter(|id| !id.is_empty()).collect();
     let mut reports = Vec::new();
-    for row in ROWS.iter().filter(|row| picked.is_empty() || picked.contains(&row.id)) {
+    let soak = [&SOAK].into_iter().filter(|soak| picked.contains(&soak.id));
+    let rows = ROWS.iter().filter(|row| picked.is_empty() || picked.contains(&row.id));
+    for row in rows.chain(soak) {
         let report = report::run(row, Scale::Long).await;
         if !report.failures.is_empty() {
             eprintln!("  its history: {}", report.keep_history().display());

@@ -218,8 +218,11 @@ impl Rig {
         }
     }
 
-    /// The fault begins now.
+    /// The fault begins now; of several, the first.
     pub fn begin(&mut self) {
+        if self.began.is_some() {
+            return;
+        }
         let processes = self.nodes.iter().map(Node::id).chain([std::process::id()]);
         self.shares = processes.filter_map(Share::of).collect();
         self.began = Some(Instant::now());
@@ -230,7 +233,7 @@ impl Rig {
         measure::slowdown(&self.shares)
     }
 
-    /// The fault is over now.
+    /// The fault is over now; of several, this one.
     pub fn heal(&mut self) {
         self.links.iter().chain(&self.doors).for_each(Proxy::heal);
         self.healed = Some(Instant::now());
@@ -262,6 +265,11 @@ impl Rig {
 
     pub fn rooms(&self) -> usize {
         self.build.shape.rooms
+    }
+
+    /// Sockets when nothing is wrong.
+    pub fn clients(&self) -> usize {
+        self.build.shape.clients()
     }
 
     /// Sets the first node's clock so many seconds off, and looks whether it went there.

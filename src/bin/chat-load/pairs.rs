@@ -96,16 +96,15 @@ impl Leg {
         Ok(Self { messages, deliveries, bytes, cpu_ns, wall_ns, foreign, cpu_ns_per_delivery })
     }
 
-    /// Measures so many things that a server does, such as connects, instead of deliveries.
+    /// Measures something else that a server does than deliveries, such as connects: `work` says how many it were.
     pub(crate) fn of(
-        things: usize,
         server: &Process,
         cores: Cores,
-        work: impl FnOnce() -> anyhow::Result<()>,
+        work: impl FnOnce() -> anyhow::Result<usize>,
     ) -> anyhow::Result<Self> {
         std::thread::sleep(SETTLE);
         let (before, start) = (Snapshot::take(server.id(), cores.server)?, Instant::now());
-        work()?;
+        let things = work()?;
         let wall_ns = nanos(start.elapsed());
         std::thread::sleep(SETTLE);
         let Usage { process, foreign } = before.until(&Snapshot::take(server.id(), cores.server)?);

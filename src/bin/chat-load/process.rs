@@ -48,10 +48,10 @@ impl Process {
         Ok(kib * 1024.0)
     }
 
-    /// The reference, on the server's core.
-    pub(crate) fn reference(batch: usize, cores: Cores) -> anyhow::Result<Self> {
+    /// The reference, on the server's core, with these arguments.
+    pub(crate) fn reference(arguments: [&str; 2], cores: Cores) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("reference").arg("--batch").arg(batch.to_string());
+        command.arg("reference").args(arguments);
         Self::start(command, cores, plain).context("the reference")
     }
 

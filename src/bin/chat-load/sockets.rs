@@ -32,6 +32,8 @@ const READ_BYTES: usize = 16 * 1024;
 const SOURCES: usize = 16;
 /// The longest wait for events.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// Not to wait at all: a server that wakes a sleeping client pays for it.
+const AWAKE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// How the head of an answer ends.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const UPGRADED: &[u8] = b"HTTP/1.1 101 ";
@@ -67,6 +69,8 @@ pub(crate) struct Sockets {
     failures: Vec<String>,
     /// From the connect to the answer, in milliseconds, of each one.
     upgrade_ms: Vec<f64>,
+    /// Pings answered.
+    heartbeats: usize,
     buffer: Vec<u8>,
     /// Bytes that the kernel may keep for a socket that does not read.
     receive_buffer: Option<usize>,
@@ -86,6 +90,7 @@ impl Sockets {
             open: 0,
             failures,
             upgrade_ms,
+            heartbeats: 0,
             buffer,
             receive_buffer: None,
         })
@@ -133,13 +138,13 @@ impl Sockets {
         Ok(())
     }
 
-    /// Answers heartbeats for so long.
-    pub(crate) fn hold(&mut self, duration: Duration) -> anyhow::Result<()> {
-        let start = Instant::now();
+    /// Answers heartbeats for so long, wide awake. How many they were.
+    pub(crate) fn hold(&mut self, duration: Duration) -> anyhow::Result<usize> {
+        let (start, before) = (Instant::now(), self.heartbeats);
         while start.elapsed() < duration {
-            self.look()?;
+            self.look(&AWAKE)?;
         }
-        Ok(())
+        Ok(self.heartbeats - before)
     }
 
     /// Says goodbye on all, and waits until the server has ended each.
@@ -199,7 +204,7 @@ impl Sockets {
 
     /// Takes what is there, and gives up after a long silence.
     fn step(&mut self, heard: &mut Instant) -> anyhow::Result<()> {
-        if self.look()? {
+        if self.look(&TICK)? {
             *heard = Instant::now();
         }
         let (upgrading, joining, open) = (self.upgrading, self.joining, self.open);
@@ -211,9 +216,9 @@ impl Sockets {
     }
 
     /// Reads what is there. False: nothing.
-    fn look(&mut self) -> anyhow::Result<bool> {
+    fn look(&mut self, wait: &Timespec) -> anyhow::Result<bool> {
         let mut events = Vec::with_capacity(EVENTS);
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&TICK)) {
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(wait)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -260,10 +265,13 @@ impl Sockets {
     fn frames(&mut self, n: usize, bytes: &[u8]) -> anyhow::Result<()> {
         let One { stream, state, frames, .. } = self.all.get_mut(n).context("a socket")?;
         let mut pongs = Vec::new();
-        let joining = &mut self.joining;
+        let (joining, heartbeats) = (&mut self.joining, &mut self.heartbeats);
         frames.feed(bytes, |header, payload, _| {
             match header.opcode {
-                OpCode::Control(Control::Ping) => frames::masked_pong(payload.to_vec(), &mut pongs)?,
+                OpCode::Control(Control::Ping) => {
+                    frames::masked_pong(payload.to_vec(), &mut pongs)?;
+                    *heartbeats += 1;
+                }
                 OpCode::Control(Control::Close) | OpCode::Data(Data::Text) if *state == State::Open => {}
                 OpCode::Data(Data::Text) if payload == br#"{"type":"pong"}"# => {
                     *state = State::Open;

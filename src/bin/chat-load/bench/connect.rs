@@ -53,7 +53,7 @@ impl<'a> Door<'a> {
         let request = |n: usize| (format!("/connect-{}", n / ROOM), self.tokens.get(n).cloned().unwrap_or_default());
         let connects = bed.plan.connects;
         let watch = Watch::begin(bed, &self.server)?;
-        let leg = Leg::of(connects, &self.server, bed.cores, || sockets.open(connects, request))?;
+        let leg = Leg::of(&self.server, bed.cores, || sockets.open(connects, request).map(|()| connects))?;
         self.failures.extend_from_slice(sockets.failures());
         if watch.quiet()? {
             self.upgrade_ms.extend_from_slice(sockets.upgrade_ms());

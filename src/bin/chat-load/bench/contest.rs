@@ -34,7 +34,7 @@ impl Server<'_> {
         let url = beside.first().map(|redis| format!("redis://{}", redis.address)).unwrap_or_default();
         let settings = [("REDIS_URL", url.as_str())];
         let process = match self {
-            Self::Bare { batch } => Process::reference(batch, bed.cores)?,
+            Self::Bare { batch } => Process::reference(["--batch", &batch.to_string()], bed.cores)?,
             Self::Peer { program, read_buffer } => bed.peer(program, read_buffer)?,
             Self::Node | Self::OverRedis | Self::Across => bed.node(&settings)?,
         };

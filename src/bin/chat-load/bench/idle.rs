@@ -1,15 +1,14 @@
 //! Sockets on which nothing happens: the memory of each, and the CPU of their heartbeats.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{
     Bed, peer,
     report::Report,
     row::{Row, Unit},
-    watch::Watch,
 };
 use crate::{
-    cpu::{Snapshot, Usage},
+    pairs::{Leg, Pair, clean},
     process::Process,
     sockets::Sockets,
 };
@@ -18,8 +17,8 @@ use crate::{
 const ROOM: usize = 5;
 /// Until memory is read: what was opened last has to become quiet.
 const QUIET: Duration = Duration::from_millis(300);
-/// `limits.heartbeat` as it is by default: all sockets are pinged once in it.
-const HEARTBEAT: Duration = Duration::from_secs(25);
+/// Heartbeats a second of 10,000 sockets: each has one in 25 s, the default of `limits.heartbeat`.
+const USUAL: f64 = 10_000.0 / 25.0;
 /// The debug build's frames are larger, and a fixed part weighs more among few.
 const QUICK_KB: f64 = 5.5;
 
@@ -27,19 +26,19 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     let steps = bed.plan.idle;
     let most = steps.last().copied().unwrap_or_default();
     let node = bed.node(&[])?;
-    let (ours, mut sockets) = memory(&node, steps)?;
+    let ours = memory(&node, steps)?;
     report.charts.memory("chat-api", &ours);
     let each = each(&ours);
     let row = Row::of(format!("resident memory for each of {most} idle sockets"), Unit::Kilobytes, &[each]);
     report.add(row.target(if bed.plan.quick { QUICK_KB } else { 4.5 }).exact())?;
-    heartbeats(bed, report, &node, &mut sockets)?;
-    drop((sockets, node));
+    drop(node);
+    heartbeats(bed, report)?;
     let Some(program) = peer::present(bed)? else { return Ok(()) };
     for ((name, read_buffer), target) in peer::FORMS.into_iter().zip([Some(0.6), None]) {
         let peer = bed.peer(program, read_buffer)?;
         let few = |sockets: &usize| read_buffer.is_some() || *sockets <= bed.plan.idle_heavy;
         let steps: Vec<usize> = steps.iter().copied().filter(few).collect();
-        let theirs = memory(&peer, &steps)?.0;
+        let theirs = memory(&peer, &steps)?;
         report.charts.memory(name, &theirs);
         let their_each = self::each(&theirs);
         let figures = format!("{each:.1} KB ÷ {their_each:.1} KB");
@@ -49,18 +48,24 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resident bytes at each number of sockets; with the sockets.
-fn memory(server: &Process, steps: &[usize]) -> anyhow::Result<(Vec<(usize, f64)>, Sockets)> {
+/// Resident bytes at each number of sockets.
+fn memory(server: &Process, steps: &[usize]) -> anyhow::Result<Vec<(usize, f64)>> {
     let mut sockets = Sockets::new(server.address)?;
     let mut points = Vec::new();
     for step in steps {
-        sockets.open(step.saturating_sub(sockets.len()), |n| (format!("/idle-{}", n / ROOM), String::new()))?;
-        anyhow::ensure!(sockets.failures().is_empty(), "not all sockets opened: {:?}", sockets.failures().first());
+        let more = step.saturating_sub(sockets.len());
+        open(&mut sockets, more)?;
         sockets.join()?;
         sockets.hold(QUIET)?;
         points.push((*step, server.resident_bytes()?));
     }
-    Ok((points, sockets))
+    Ok(points)
+}
+
+fn open(sockets: &mut Sockets, more: usize) -> anyhow::Result<()> {
+    sockets.open(more, |n| (format!("/idle-{}", n / ROOM), String::new()))?;
+    anyhow::ensure!(sockets.failures().is_empty(), "not all sockets opened: {:?}", sockets.failures().first());
+    Ok(())
 }
 
 /// Thousands of bytes for one more socket, from the first number to the last.
@@ -71,24 +76,48 @@ fn each(points: &[(usize, f64)]) -> f64 {
     }
 }
 
+/// A server and quiet sockets that it pings, all of them once in each round.
+struct Quiet {
+    server: Process,
+    sockets: Sockets,
+    round: Duration,
+}
+
+impl Quiet {
+    fn open(server: Process, sockets: usize, round: Duration) -> anyhow::Result<Self> {
+        let mut quiet = Self { sockets: Sockets::new(server.address)?, server, round };
+        open(&mut quiet.sockets, sockets)?;
+        quiet.sockets.hold(round)?;
+        Ok(quiet)
+    }
+
+    fn round(&mut self, bed: &Bed) -> anyhow::Result<Leg> {
+        Leg::of(&self.server, bed.cores, || self.sockets.hold(self.round))
+    }
+}
+
 /// Pings, their answers, and whatever else a node does for sockets that are quiet.
-fn heartbeats(bed: &Bed, report: &mut Report, node: &Process, sockets: &mut Sockets) -> anyhow::Result<()> {
-    let per = 10_000.0 / sockets.len().max(1) as f64;
-    let mut percents = Vec::new();
-    let (wanted, mut tried) = (bed.plan.heartbeats, 0);
-    while percents.len() < wanted && tried < 2 * wanted {
-        tried += 1;
-        let watch = Watch::begin(bed, node)?;
-        let (before, start) = (Snapshot::take(node.id(), bed.cores.server)?, Instant::now());
-        sockets.hold(HEARTBEAT)?;
-        let Usage { process, .. } = before.until(&Snapshot::take(node.id(), bed.cores.server)?);
-        if watch.quiet()? {
-            percents.push(process.div_duration_f64(start.elapsed()) * per * 100.0);
-        }
-    }
-    if wanted == 0 {
-        return Ok(());
-    }
-    let row = Row::of("CPU for 10,000 of them, heartbeats answered, of a core", Unit::Percent, &percents);
-    report.add(row.samples(wanted, tried).target(0.5))
+fn heartbeats(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
+    let (sockets, round) = (bed.plan.heartbeats, Duration::from_millis(bed.plan.heartbeat_ms));
+    let heartbeat = humantime::format_duration(round).to_string();
+    let bare = Process::reference(["--heartbeat", &heartbeat], bed.cores)?;
+    let mut bare = Quiet::open(bare, sockets, round)?;
+    let mut ours = Quiet::open(bed.node(&[("CHAT_LIMITS__HEARTBEAT", &heartbeat)])?, sockets, round)?;
+    let pairs = bed.rules.collect(|| Ok(Pair::new(bare.round(bed)?, ours.round(bed)?, bare.round(bed)?)))?;
+    let share = |leg: &Leg| leg.cpu_ns_per_delivery * USUAL / 1e9 * 100.0;
+    let row =
+        |what: &str, percents: Vec<f64>| Row::of(what, Unit::Percent, &percents).samples(bed.rules.pairs, pairs.len());
+    report.add(
+        row(
+            "CPU for the heartbeats of 10,000 idle sockets, one in 25 s, of a core",
+            clean(&pairs).map(|pair| share(&pair.candidate)).collect(),
+        )
+        .target(0.5),
+    )?;
+    let least = clean(&pairs).flat_map(|pair| pair.reference.iter().map(share)).collect();
+    report.add(row("the kernel's least for that: a bare `send`, a wait and a bare `read` for each", least))?;
+    let what = "a heartbeat and its answer ÷ the kernel's least";
+    report.add(Row::ratio(what, bed.rules.pairs, &pairs))?;
+    report.keep(what, None, pairs);
+    Ok(())
 }

@@ -22,8 +22,10 @@ pub(super) struct Plan {
     pub(super) idle: &'static [usize],
     /// Most idle sockets of the peer with axum's own buffers, which take 130 KB each.
     pub(super) idle_heavy: usize,
-    /// Whether heartbeats are measured, which takes as long as they do.
+    /// Sockets whose heartbeats are measured, on either server.
     pub(super) heartbeats: usize,
+    /// How often: more than usual, so that there are many in a short time.
+    pub(super) heartbeat_ms: u64,
     /// Sockets opened at once.
     pub(super) connects: usize,
     /// Rounds of connecting and closing, and sockets in each.
@@ -50,7 +52,8 @@ impl Plan {
         lobby: 15_000,
         idle: &[500, 2500, 5000, 10_000, 15_000],
         idle_heavy: 5000,
-        heartbeats: 2,
+        heartbeats: 8000,
+        heartbeat_ms: 2000,
         connects: 10_000,
         rounds: 10,
         round: 5000,
@@ -70,7 +73,8 @@ impl Plan {
         lobby: 100,
         idle: &[100, 400, 1800],
         idle_heavy: 400,
-        heartbeats: 0,
+        heartbeats: 100,
+        heartbeat_ms: 200,
         connects: 300,
         rounds: 3,
         round: 300,
