@@ -54,7 +54,8 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
     })
     .await;
     let node = &chat.nodes[0];
-    let clients = join_all((0..SOCKETS).map(|n| node.client(&room(n)))).await;
+    let paths: Vec<_> = (0..SOCKETS).map(room).collect();
+    let clients = join_all(paths.iter().map(|path| node.client(path))).await;
     let talking: Vec<_> = clients.into_iter().map(|client| tokio::task::spawn(talk(client))).collect();
     eventually("messages flow", || async { node.metric("chat_messages_received_total").await > 500.0 }).await;
     let start = Instant::now();
@@ -93,8 +94,7 @@ async fn five_hundred_sockets_lose_nothing_acknowledged() {
     );
 
     // The other node has every acknowledged message.
-    for n in 0..ROOMS {
-        let room = &room(n);
+    for (n, room) in paths.iter().take(ROOMS).enumerate() {
         let end = chat.nodes[1].client(room).await.publish(json!("end")).await;
         let mut reader = chat.nodes[1].connect(&format!("{room}?after=0-0")).await;
         let mut kept = std::collections::HashSet::new();
