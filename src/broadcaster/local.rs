@@ -207,8 +207,18 @@ impl Logs {
         self.order.push_back(Reference { room: room.clone(), id, at_ms: now_ms });
         if too_many {
             self.drop_oldest_of(room);
+            self.forget_dead_references();
         }
         (publication, id)
+    }
+
+    /// Entries dropped by their own room's bound leave a reference in `order`, mostly near its front. Two at most: a message may drop one entry.
+    fn forget_dead_references(&mut self) {
+        for _ in 0..2 {
+            if self.order.front().is_some_and(|Reference { room, id, .. }| !self.is_there(room, *id)) {
+                self.order.pop_front();
+            }
+        }
     }
 
     /// Drops what is too old or too much over all rooms.
@@ -221,7 +231,7 @@ impl Logs {
                 self.forget_if_idle(&room, subscribed);
             }
         }
-        // Entries dropped by their own room's bound leave their place in `order` behind.
+        // Those behind an old one of a room in which little is said.
         if self.order.len() > 2 * self.entries + 1024 {
             let mut order = std::mem::take(&mut self.order);
             order.retain(|Reference { room, id, .. }| self.is_there(room, *id));

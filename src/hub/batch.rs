@@ -47,9 +47,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Whether every member gets it.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.messages > 0
+    }
+
     /// Whether a member of `room` gets it.
     pub(super) fn is_for(&self, room: &RoomName, member: &Connection) -> bool {
-        self.messages > 0 || (member.is_session() && member.permissions().sees(room))
+        self.is_for_all() || (member.is_session() && member.permissions().sees(room))
     }
 
     /// A stretch of a log in pieces that an outbox takes. Traces end with the live delivery.

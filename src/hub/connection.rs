@@ -362,7 +362,13 @@ impl Connection {
     async fn read(&self, socket: &mut WebSocketStream<Transport>, receiver: &mut impl Receive) -> Ending {
         let mut pings = Bucket::default();
         loop {
-            let close = match socket.next().await {
+            let next = socket.next().await;
+            if let Some(close) = self.retiring.get() {
+                // What comes after it is not taken: it could not be answered.
+                self.close(*close);
+                return Ending { code: close.code(), reason: close.reason() };
+            }
+            let close = match next {
                 Some(Ok(Message::Text(text))) => {
                     socket.get_mut().message();
                     self.busy.store(true, Ordering::Relaxed);

@@ -26,10 +26,9 @@ impl Hub {
         match room.begin_flush() {
             None => {}
             Some(true) if inline => {
-                let mut snapshot = Vec::new();
                 for _ in 0..INLINE_BATCHES {
-                    match room.next(&mut snapshot) {
-                        Work::Send(batch) => self.send(&room, &batch, &snapshot),
+                    match room.next() {
+                        Work::Send(batch, members) => self.send(&room, &batch, &members),
                         Work::Repair(from, cause) => return self.spawn_flusher(room, Some((from, cause))),
                         Work::Done => return,
                     }
@@ -43,15 +42,14 @@ impl Hub {
     fn spawn_flusher(&self, room: Arc<Room>, repair: Option<(MessageId, RepairCause)>) {
         let Some(hub) = self.me.upgrade() else { return };
         self.tasks.spawn_until_stopped(async move {
-            let mut snapshot = Vec::new();
             // Boxed: a flusher is spawned and moved often, and repairs seldom.
             if let Some((from, cause)) = repair {
-                Box::pin(hub.repair(&room, from, cause, &mut snapshot)).await;
+                Box::pin(hub.repair(&room, from, cause)).await;
             }
             loop {
-                match room.next(&mut snapshot) {
-                    Work::Send(batch) => hub.send_paced(&room, &batch, &snapshot).await,
-                    Work::Repair(from, cause) => Box::pin(hub.repair(&room, from, cause, &mut snapshot)).await,
+                match room.next() {
+                    Work::Send(batch, members) => hub.send_paced(&room, &batch, &members).await,
+                    Work::Repair(from, cause) => Box::pin(hub.repair(&room, from, cause)).await,
                     Work::Done => return,
                 }
             }

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{Connection, Hub, batch::Batch, room::Room};
+use super::{
+    Connection, Hub,
+    batch::Batch,
+    room::{Members, Room},
+};
 use crate::{
     broadcaster::Relation,
     metrics::RepairCause,
@@ -19,13 +23,7 @@ const RESET_SPREAD_MS: u64 = 5000;
 
 impl Hub {
     /// Reads what a room missed and delivers it. Members never see that there was a hole, unless the log has lost it.
-    pub(super) async fn repair(
-        &self,
-        room: &Room,
-        mut from: MessageId,
-        cause: RepairCause,
-        snapshot: &mut Vec<Arc<Connection>>,
-    ) {
+    pub(super) async fn repair(&self, room: &Room, mut from: MessageId, cause: RepairCause) {
         self.metrics.repair(cause).inc();
         loop {
             let page = self.read(&room.name, from).await;
@@ -34,12 +32,13 @@ impl Hub {
                 Relation::Rollback(to) => self.roll_back(room, to, page.top),
                 Relation::Reset => return self.reset(room, from, page.top),
             }
+            let mut members = Members::default();
             for batch in Batch::split(&page.publications) {
-                room.repaired(&batch, snapshot);
-                self.send_paced(room, &batch, snapshot).await;
+                members = room.repaired(&batch);
+                self.send_paced(room, &batch, &members).await;
             }
             // A few seconds of a busy room are more than an outbox holds, and no reader's fault.
-            let taken = join_all(snapshot.iter().map(|member| member.drained()));
+            let taken = join_all(members.iter().map(|member| member.drained()));
             let _ = timeout(REPAIR_PACE, taken).await;
             from = page.through;
             if page.through == page.top {

@@ -27,10 +27,13 @@ const INBOX: usize = 1024;
 /// Rooms up to this size are flushed by the publisher's own task.
 pub(super) const INLINE: usize = 64;
 
+/// Those in a room at one moment: who comes or goes while somebody holds it changes a copy, so that a delivery counts no references.
+pub(super) type Members = Arc<Vec<Arc<Connection>>>;
+
 /// What the flusher has to do next.
 pub(super) enum Work {
-    /// Send this to everybody in the snapshot.
-    Send(Batch),
+    /// Send this to these.
+    Send(Batch, Members),
     /// Read the log from here: something was missed.
     Repair(MessageId, RepairCause),
     /// Nothing; this flusher is not one any more.
@@ -49,11 +52,9 @@ struct Joiner {
 }
 
 struct State {
-    members: Vec<Arc<Connection>>,
+    members: Members,
     joiners: Vec<Joiner>,
     inbox: VecDeque<Item>,
-    /// Where the next flusher takes its snapshot of the members: empty, kept so that a flush allocates nothing.
-    snapshot: Vec<Arc<Connection>>,
     /// Of the last message flushed; absent until the room is open.
     position: Option<MessageId>,
     next_seat: u64,
@@ -79,14 +80,10 @@ impl State {
         self.stale.get_or_insert(cause);
     }
 
-    /// Moves on behind a batch and takes everybody who gets it.
-    fn advance(&mut self, room: &RoomName, batch: &Batch, snapshot: &mut Vec<Arc<Connection>>) {
+    /// Moves on behind a batch. Returns everybody who gets it now.
+    fn advance(&mut self, room: &RoomName, batch: &Batch) -> Members {
         self.taken += 1;
         self.position = batch.last.or(self.position);
-        if snapshot.capacity() == 0 {
-            *snapshot = std::mem::take(&mut self.snapshot);
-        }
-        snapshot.extend(self.members.iter().filter(|member| batch.is_for(room, member)).cloned());
         for joiner in self.joiners.iter_mut().filter(|joiner| batch.is_for(room, &joiner.connection)) {
             joiner.bytes += batch.frame.wire_len();
             if joiner.bytes > joiner.connection.outbox_bytes() {
@@ -96,6 +93,10 @@ impl State {
                 joiner.frames.push(batch.frame.clone());
             }
         }
+        if batch.is_for_all() {
+            return self.members.clone();
+        }
+        Arc::new(self.members.iter().filter(|member| batch.is_for(room, member)).cloned().collect())
     }
 }
 
@@ -116,10 +117,9 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn new(name: RoomName, presence: Option<Mutex<Presence>>) -> Self {
         let state = State {
-            members: Vec::new(),
+            members: Members::default(),
             joiners: Vec::new(),
             inbox: VecDeque::new(),
-            snapshot: Vec::new(),
             position: None,
             next_seat: 0,
             taken: 0,
@@ -171,7 +171,7 @@ impl Room {
         let joiner = state.joiners.get_mut(index)?;
         if joiner.frames.is_empty() {
             let joiner = state.joiners.swap_remove(index);
-            state.members.push(joiner.connection);
+            Arc::make_mut(&mut state.members).push(joiner.connection);
             return None;
         }
         joiner.bytes = 0;
@@ -182,7 +182,7 @@ impl Room {
     pub(super) fn leave(&self, connection: &Arc<Connection>) -> Option<bool> {
         let state = &mut *self.state.lock();
         if let Some(index) = state.members.iter().position(|member| Arc::ptr_eq(member, connection)) {
-            state.members.swap_remove(index);
+            Arc::make_mut(&mut state.members).swap_remove(index);
         } else {
             let index = state.joiners.iter().position(|joiner| Arc::ptr_eq(&joiner.connection, connection))?;
             state.joiners.swap_remove(index);
@@ -253,14 +253,13 @@ impl Room {
         Some(state.stale.is_none() && state.members.len() + state.joiners.len() <= INLINE)
     }
 
-    /// The flusher's next piece of work, with a snapshot of whom it is for; what it took before has been sent.
-    pub(super) fn next(&self, snapshot: &mut Vec<Arc<Connection>>) -> Work {
-        snapshot.clear(); // before the lock: a socket may end with its last reference
+    /// The flusher's next piece of work, and whom it is for; what it took before has been sent.
+    pub(super) fn next(&self) -> Work {
         let state = &mut *self.state.lock();
         self.settle(state);
         if let Some(batch) = Batch::take(&mut state.inbox) {
-            state.advance(&self.name, &batch, snapshot);
-            return Work::Send(batch);
+            let members = state.advance(&self.name, &batch);
+            return Work::Send(batch, members);
         }
         if let Some(position) = state.position
             && let Some(cause) = state.stale.take()
@@ -269,16 +268,14 @@ impl Room {
             return Work::Repair(position, cause);
         }
         state.flushing = false;
-        state.snapshot = std::mem::take(snapshot);
         Work::Done
     }
 
-    /// A stretch of the log was read for a repair: moves on behind it.
-    pub(super) fn repaired(&self, batch: &Batch, snapshot: &mut Vec<Arc<Connection>>) {
-        snapshot.clear();
+    /// A stretch of the log was read for a repair: moves on behind it. Returns everybody who gets it.
+    pub(super) fn repaired(&self, batch: &Batch) -> Members {
         let state = &mut *self.state.lock();
         self.settle(state);
-        state.advance(&self.name, batch, snapshot);
+        state.advance(&self.name, batch)
     }
 
     fn settle(&self, state: &mut State) {
@@ -323,7 +320,7 @@ impl Room {
     /// Members, and those on their way.
     pub(super) fn everybody(&self) -> (Vec<Arc<Connection>>, Vec<Arc<Connection>>) {
         let state = self.state.lock();
-        (state.members.clone(), state.joiners.iter().map(|joiner| joiner.connection.clone()).collect())
+        (state.members.to_vec(), state.joiners.iter().map(|joiner| joiner.connection.clone()).collect())
     }
 
     /// Forgets what was held for a joiner, whose replay ends at the room's present position instead.
@@ -375,8 +372,8 @@ mod tests {
     fn flushed(room: &Room) -> (usize, Option<MessageId>) {
         let mut messages = 0;
         loop {
-            match room.next(&mut Vec::new()) {
-                Work::Send(batch) => messages += batch.messages,
+            match room.next() {
+                Work::Send(batch, _) => messages += batch.messages,
                 Work::Repair(from, _) => return (messages, Some(from)),
                 Work::Done => return (messages, None),
             }
@@ -431,7 +428,7 @@ mod tests {
         room.push(publication(6));
         assert_eq!(room.begin_flush(), None, "the flusher is reading");
         for batch in Batch::split(&[publication(3), publication(4), publication(5)]) {
-            room.repaired(&batch, &mut Vec::new());
+            room.repaired(&batch);
         }
         room.end_repair(id(5));
         assert_eq!(flushed(&room), (1, None), "6 follows, 5 came with the log");

@@ -52,7 +52,11 @@ const LOST: Promise = Promise { log_lost: true, log_trimmed: false };
 pub static SOAK: Row = Row {
     id: "S33",
     fault: "one fault after the other for 30 minutes, in random order",
-    build: Build { shape: Shape { rate: 100, patience: Duration::from_secs(5), ..Shape::USUAL }, ..Build::USUAL },
+    build: Build {
+        redis: &["--appendfsync", "always"],
+        shape: Shape { rate: 100, patience: Duration::from_secs(5), ..Shape::USUAL },
+        ..Build::USUAL
+    },
     inject: |rig, scale| Box::pin(soak::random_faults(rig, scale)),
     recovery: Duration::from_secs(30),
     ..ROW

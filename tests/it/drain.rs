@@ -150,6 +150,39 @@ async fn who_does_not_go_is_cut_and_counted() {
     drop(stopped);
 }
 
+/// Somebody whose socket takes nothing at the moment, and who says something after the node has begun to close it: it is not taken, since it could not
+/// be answered. Who sends it again elsewhere has it there once.
+#[tokio::test]
+async fn what_comes_after_the_close_is_not_taken() {
+    let mut chat = Chat::start_with(Over::Redis, |node| {
+        node.env("CHAT_LIMITS__OUTBOX_BYTES", "64MiB")
+            .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
+            .env("CHAT_DRAIN__DELAY", "0s")
+            .env("CHAT_DRAIN__WINDOW", "0s")
+            .env("CHAT_DRAIN__FLUSH", "8s")
+    })
+    .await;
+    let mut stopped = chat.client(0, "/api/chat-api/ws/hall").await;
+    let mut beside = chat.client(0, "/api/chat-api/ws/beside").await;
+    let mut sender = chat.client(1, "/api/chat-api/ws/hall").await;
+    for _ in 0..400 {
+        sender.publish(json!("x".repeat(8 * 1024))).await;
+    }
+    chat.nodes[0].signal("TERM");
+    assert_eq!(beside.closed().await.0, 1012);
+    drop(beside);
+    chat.nodes[0].wait_for_metric("chat_connections", 1.0).await;
+    stopped.send(json!({ "payload": "late" })).await;
+    assert!(chat.nodes[0].wait(Duration::from_secs(20)).await.success());
+    let after = sender.publish(json!("end")).await;
+    let history = http::get(chat.nodes[1].public, "/api/chat-api/rooms/hall/messages?limit=2", &[]).await.json();
+    let payloads: Vec<_> = history["messages"].as_array().expect("messages").iter().map(|m| &m["payload"]).collect();
+    assert!(
+        payloads.last() == Some(&&json!("end")) && payloads.first() != Some(&&json!("late")),
+        "{after}: {payloads:?}"
+    );
+}
+
 #[tokio::test]
 async fn an_idle_node_ends_at_once() {
     let mut chat = Chat::start(Over::Redis).await;

@@ -38,14 +38,18 @@ impl Cores {
 
 /// Binds the calling thread to a core; what it starts inherits that.
 pub(crate) fn pin(core: usize) -> io::Result<()> {
+    pin_to(&[core])
+}
+
+fn pin_to(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|core| set.set(*core));
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Starts a process on a core, all of its threads with it.
-pub(crate) fn spawn_on(core: usize, home: usize, command: &mut Command) -> io::Result<Child> {
-    pin(core)?;
+/// Starts a process on these cores, all of its threads with it.
+pub(crate) fn spawn_on(cores: &[usize], home: usize, command: &mut Command) -> io::Result<Child> {
+    pin_to(cores)?;
     let child = command.spawn();
     pin(home)?;
     child
@@ -57,7 +61,9 @@ pub(crate) struct Snapshot {
     at: Instant,
     /// Nanoseconds per thread.
     threads: HashMap<u32, u64>,
-    /// Of the core, by whomever; counted in ticks.
+    /// What else of ours runs there.
+    beside: HashMap<u32, u64>,
+    /// Of the cores, by whomever; counted in ticks.
     busy: Duration,
 }
 
@@ -66,23 +72,35 @@ pub(crate) struct Snapshot {
 pub(crate) struct Usage {
     /// By the process.
     pub(crate) process: Duration,
-    /// Share of the core's time that others used.
+    /// Share of a core's time that others used.
     pub(crate) foreign: f64,
 }
 
 impl Snapshot {
     pub(crate) fn take(process: u32, core: usize) -> anyhow::Result<Self> {
-        Ok(Self { at: Instant::now(), threads: threads(process)?, busy: busy(core)? })
+        Ok(Self { at: Instant::now(), threads: threads(process)?, beside: HashMap::new(), busy: busy(core)? })
     }
 
-    /// What was used since. A thread that has ended meanwhile is not counted: nothing that serves does that.
+    /// Of a process on both cores, where this one is too.
+    pub(crate) fn take_beside_us(process: u32, cores: Cores) -> anyhow::Result<Self> {
+        let beside = threads(std::process::id())?;
+        Ok(Self { beside, busy: busy(cores.server)? + busy(cores.client)?, ..Self::take(process, cores.server)? })
+    }
+
+    /// What was used since.
     pub(crate) fn until(&self, later: &Self) -> Usage {
-        let used = |(thread, ns): (&u32, &u64)| ns.saturating_sub(self.threads.get(thread).copied().unwrap_or(0));
-        let process = Duration::from_nanos(later.threads.iter().map(used).sum());
+        let process = used(&self.threads, &later.threads);
         let wall = later.at.duration_since(self.at).max(Duration::from_nanos(1));
-        let foreign = later.busy.saturating_sub(self.busy).saturating_sub(process);
+        let ours = process + used(&self.beside, &later.beside);
+        let foreign = later.busy.saturating_sub(self.busy).saturating_sub(ours);
         Usage { process, foreign: foreign.div_duration_f64(wall) }
     }
+}
+
+/// By these threads from then to then. One that has ended meanwhile is not counted: nothing that serves does that.
+fn used(before: &HashMap<u32, u64>, after: &HashMap<u32, u64>) -> Duration {
+    let used = |(thread, ns): (&u32, &u64)| ns.saturating_sub(before.get(thread).copied().unwrap_or(0));
+    Duration::from_nanos(after.iter().map(used).sum())
 }
 
 /// Nanoseconds on a core so far, per thread: exact while the thread sleeps.

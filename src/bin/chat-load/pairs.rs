@@ -29,6 +29,17 @@ pub(crate) struct Side {
     pub(crate) process: Process,
     /// What else has to run meanwhile: Redis, another node.
     pub(crate) beside: Vec<Process>,
+    /// It runs on the clients' core as well.
+    pub(crate) on_both: bool,
+}
+
+impl Side {
+    fn snapshot(&self, cores: Cores) -> anyhow::Result<Snapshot> {
+        if self.on_both {
+            return Snapshot::take_beside_us(self.process.id(), cores);
+        }
+        Snapshot::take(self.process.id(), cores.server)
+    }
 }
 
 /// How often, and for how long.
@@ -87,10 +98,10 @@ impl Leg {
     pub(crate) fn run(side: &mut Side, cores: Cores, duration: Duration) -> anyhow::Result<Self> {
         side.crowd.talk(WARM_UP.min(duration))?;
         std::thread::sleep(SETTLE);
-        let before = Snapshot::take(side.process.id(), cores.server)?;
+        let before = side.snapshot(cores)?;
         let (Count { messages, deliveries, bytes }, wall) = side.crowd.talk(duration)?;
         std::thread::sleep(SETTLE);
-        let Usage { process, foreign } = before.until(&Snapshot::take(side.process.id(), cores.server)?);
+        let Usage { process, foreign } = before.until(&side.snapshot(cores)?);
         let (cpu_ns, wall_ns) = (nanos(process), nanos(wall));
         let cpu_ns_per_delivery = cpu_ns as f64 / deliveries.max(1) as f64;
         Ok(Self { messages, deliveries, bytes, cpu_ns, wall_ns, foreign, cpu_ns_per_delivery })

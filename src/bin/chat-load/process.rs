@@ -52,7 +52,7 @@ impl Process {
     pub(crate) fn reference(arguments: [&str; 2], cores: Cores) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("reference").args(arguments);
-        Self::start(command, cores, plain).context("the reference")
+        Self::start(command, &[cores.server], cores, plain).context("the reference")
     }
 
     /// The peer with one worker, on the server's core; axum's own read buffer if none is given.
@@ -62,14 +62,24 @@ impl Process {
         if let Some(bytes) = read_buffer {
             command.arg("--read-buffer").arg(bytes.to_string());
         }
-        Self::start(command, cores, plain).with_context(|| program.display().to_string())
+        Self::start(command, &[cores.server], cores, plain).with_context(|| program.display().to_string())
     }
 
     /// A node with one worker, on the server's core. Everything is as by default, but for the rates of one client, which are checked as always
     /// and never reached, and `settings`: variables that a measurement needs, `REDIS_URL` among them.
     pub(crate) fn chat_api(program: &Path, settings: &[(&str, &str)], cores: Cores) -> anyhow::Result<Self> {
+        Self::chat_api_on(program, settings, &[cores.server], cores)
+    }
+
+    /// The same with a worker on each of these cores.
+    pub(crate) fn chat_api_on(
+        program: &Path,
+        settings: &[(&str, &str)],
+        workers: &[usize],
+        cores: Cores,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
-        command.env_clear().env("TOKIO_WORKER_THREADS", "1");
+        command.env_clear().env("TOKIO_WORKER_THREADS", workers.len().to_string());
         command.env("CHAT_SERVER__ADDRESS", "127.0.0.1:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:0");
         command.env("CHAT_LOG__FORMAT", "json").env("CHAT_DRAIN__DELAY", "0s").env("CHAT_DRAIN__WINDOW", "0s");
         command.env("CHAT_LIMITS__MESSAGES_PER_SECOND", "1000000").env("CHAT_LIMITS__BYTES_PER_SECOND", "1GiB");
@@ -82,17 +92,18 @@ impl Process {
             let address = |name| line.get(name)?.as_str()?.parse().ok();
             if line.get("message")? == "listening" { Some((address("public")?, address("management")?)) } else { None }
         };
-        Self::start(command, cores, listening).with_context(|| program.display().to_string())
+        Self::start(command, workers, cores, listening).with_context(|| program.display().to_string())
     }
 
     /// Starts a server and waits until it has said where it listens.
     fn start(
         mut command: Command,
+        on: &[usize],
         cores: Cores,
         listening: impl Fn(&str) -> Option<Addresses> + Send + 'static,
     ) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = cpu::spawn_on(cores.server, cores.client, &mut command).context("cannot start it")?;
+        let mut child = cpu::spawn_on(on, cores.client, &mut command).context("cannot start it")?;
         let output = child.stdout.take().context("its output")?;
         let nowhere = SocketAddr::from(([0; 4], 0));
         let mut process = Self { child, address: nowhere, management: nowhere };
@@ -108,7 +119,7 @@ impl Process {
         command.args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
         command.arg("--dir").arg(std::env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = match cpu::spawn_on(core, cores.client, &mut command) {
+        let child = match cpu::spawn_on(&[core], cores.client, &mut command) {
             Ok(child) => child,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("redis-server is not installed: `make tools` installs it, `--only local` does without")

@@ -115,7 +115,7 @@ impl Server {
             for member in self.members.iter_mut().skip(*turn).step_by(TURNS as usize) {
                 member.stream.write_all(&PING)?;
             }
-            (*due, *turn) = (*due + *interval, (*turn + 1) % TURNS as usize);
+            (*due, *turn) = ((*due + *interval).max(Instant::now()), (*turn + 1) % TURNS as usize);
         }
         Ok(Some(due.saturating_duration_since(Instant::now())))
     }

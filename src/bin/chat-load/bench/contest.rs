@@ -18,6 +18,8 @@ pub(super) enum Server<'a> {
     Peer { program: &'a std::path::Path, read_buffer: Option<usize> },
     /// One node, without Redis.
     Node,
+    /// The same with two workers on two cores, one of which is the clients'.
+    TwoWorkers,
     /// One node over Redis.
     OverRedis,
     /// The second node over Redis: the speaker is on the first.
@@ -36,6 +38,10 @@ impl Server<'_> {
         let process = match self {
             Self::Bare { batch } => Process::reference(["--batch", &batch.to_string()], bed.cores)?,
             Self::Peer { program, read_buffer } => bed.peer(program, read_buffer)?,
+            Self::TwoWorkers => {
+                let both = [bed.cores.server, bed.cores.client];
+                Process::chat_api_on(&bed.program, &settings, &both, bed.cores)?
+            }
             Self::Node | Self::OverRedis | Self::Across => bed.node(&settings)?,
         };
         if self == Self::Across {
@@ -46,14 +52,14 @@ impl Server<'_> {
         }
         let address = process.address;
         let crowd = Crowd::connect_apart(address, first.unwrap_or(address), scenario, TEXT_BYTES)?;
-        Ok(Side { crowd, process, beside })
+        Ok(Side { crowd, process, beside, on_both: self == Self::TwoWorkers })
     }
 }
 
 /// A crowd for a server that runs.
 pub(super) fn side(process: Process, scenario: Scenario) -> anyhow::Result<Side> {
     let crowd = Crowd::connect(process.address, scenario, TEXT_BYTES)?;
-    Ok(Side { crowd, process, beside: Vec::new() })
+    Ok(Side { crowd, process, beside: Vec::new(), on_both: false })
 }
 
 /// See the module. The candidate is a node; the reference passes on what it gets, so it gets messages as long as the node's frames.

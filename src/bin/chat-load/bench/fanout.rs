@@ -19,6 +19,14 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     let many = against_bare(bed, Scenario::room(members, MANY), Server::Node)?;
     report.charts.against_bare(MANY, &many.1);
     add(bed, report, &format!("1 → {members}, {MANY} under way ÷ one `send` of {MANY} joined"), Some(1.3), many)?;
+    let two = against_bare(bed, Scenario::room(members, 1), Server::TwoWorkers)?;
+    add(
+        bed,
+        report,
+        &format!("1 → {members}, one under way, two workers, one of them beside the clients ÷ a bare `send`"),
+        None,
+        two,
+    )?;
     let large = bed.plan.large_room;
     let room = against_bare(bed, Scenario::room(large, 1), Server::Node)?;
     add(bed, report, &format!("1 → {large}, one under way ÷ a bare `send`"), None, room)?;

@@ -58,7 +58,7 @@ fn across(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
 
 /// Calls of functions for each message, and that each was stored and published once.
 fn commands(side: &mut Side) -> anyhow::Result<f64> {
-    let Side { crowd, process, beside } = side;
+    let Side { crowd, process, beside, .. } = side;
     let [redis, first] = beside.as_slice() else { anyhow::bail!("Redis and the first node run beside it") };
     let mut redis = server::Server::named(&format!("redis://{}", redis.address))?;
     let own = || -> anyhow::Result<u64> {
@@ -99,7 +99,7 @@ fn parts(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
 
 /// Microseconds of the speaker's node, of Redis, and of the members' node for a message.
 fn message(bed: &Bed, side: &mut Side) -> anyhow::Result<[f64; 3]> {
-    let Side { crowd, process, beside } = side;
+    let Side { crowd, process, beside, .. } = side;
     let redis = beside.first().context("Redis")?;
     let first = beside.get(1).context("the first node")?;
     let look = || -> anyhow::Result<[Snapshot; 3]> {

@@ -22,7 +22,7 @@ pub(super) struct Plan {
     pub(super) idle: &'static [usize],
     /// Most idle sockets of the peer with axum's own buffers, which take 130 KB each.
     pub(super) idle_heavy: usize,
-    /// Sockets whose heartbeats are measured, on either server.
+    /// Sockets whose heartbeats are measured.
     pub(super) heartbeats: usize,
     /// How often: more than usual, so that there are many in a short time.
     pub(super) heartbeat_ms: u64,
@@ -52,7 +52,7 @@ impl Plan {
         lobby: 15_000,
         idle: &[500, 2500, 5000, 10_000, 15_000],
         idle_heavy: 5000,
-        heartbeats: 8000,
+        heartbeats: 10_000,
         heartbeat_ms: 2000,
         connects: 10_000,
         rounds: 10,

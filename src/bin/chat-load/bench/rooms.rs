@@ -6,6 +6,7 @@
 use super::{
     Bed,
     contest::{Contest, Server},
+    fanout,
     report::Report,
     row::{Row, Unit, micros},
 };
@@ -94,7 +95,9 @@ pub(super) fn measure(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
     report.add(Row::ratio(&what, bed.rules.pairs, &small))?;
     report.keep(&what, Some(five), small);
     report.keep(&format!("{sockets} rooms × 1"), Some(one), alone);
-    Ok(())
+    let what = format!("{rooms} rooms × {SMALL}, all talk, two workers, one of them beside the clients ÷ one worker");
+    let pairs = Contest::new(bed, Server::Node, Server::TwoWorkers, five)?.measure(bed)?;
+    fanout::add(bed, report, &what, None, (five, pairs))
 }
 
 #[cfg(test)]
