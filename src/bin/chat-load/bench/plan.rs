@@ -74,7 +74,7 @@ impl Plan {
         idle: &[100, 400, 1800],
         idle_heavy: 400,
         heartbeats: 100,
-        heartbeat_ms: 200,
+        heartbeat_ms: 500,
         connects: 300,
         rounds: 3,
         round: 300,
