@@ -62,9 +62,10 @@ pub(super) fn side(process: Process, scenario: Scenario) -> anyhow::Result<Side>
     Ok(Side { crowd, process, beside: Vec::new(), on_both: false })
 }
 
-/// See the module. The candidate is a node; the reference passes on what it gets, so it gets messages as long as the node's frames.
+/// See the module. The candidate is a node; a reference that passes on what it gets, gets messages as long as the node's frames.
 pub(super) struct Contest {
     reference: Side,
+    passes_on: bool,
     pub(super) candidate: Side,
 }
 
@@ -85,8 +86,9 @@ impl Contest {
         candidate: (Server<'_>, Scenario),
     ) -> anyhow::Result<Self> {
         let candidate = candidate.0.start(bed, candidate.1)?;
+        let passes_on = reference.0 != Server::Node;
         let reference = reference.0.start(bed, reference.1)?;
-        Ok(Self { reference, candidate })
+        Ok(Self { reference, passes_on, candidate })
     }
 
     /// Before the first pair.
@@ -111,8 +113,10 @@ impl Contest {
     }
 
     fn match_frames(&mut self, candidate: &Leg) -> anyhow::Result<()> {
-        let bytes = frames::text_bytes(usize::try_from(candidate.frame_bytes())?);
-        self.reference.crowd.set_text_bytes(bytes);
+        if self.passes_on {
+            let bytes = frames::text_bytes(usize::try_from(candidate.frame_bytes())?);
+            self.reference.crowd.set_text_bytes(bytes);
+        }
         Ok(())
     }
 }
