@@ -215,9 +215,10 @@ impl Logs {
     /// Entries dropped by their own room's bound leave a reference in `order`, mostly near its front. Two at most: a message may drop one entry.
     fn forget_dead_references(&mut self) {
         for _ in 0..2 {
-            if self.order.front().is_some_and(|Reference { room, id, .. }| !self.is_there(room, *id)) {
-                self.order.pop_front();
+            if self.order.front().is_none_or(|Reference { room, id, .. }| self.is_there(room, *id)) {
+                return;
             }
+            self.order.pop_front();
         }
     }
 
