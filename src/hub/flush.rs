@@ -108,7 +108,9 @@ impl Delivery<'_> {
             trace::delivered(&span, members);
             span.in_scope(|| tracing::debug!(members, "delivered"));
         }
-        metrics.deliver_seconds.observe(begun.elapsed().as_secs_f64());
+        if batch.messages > 0 {
+            metrics.deliver_seconds.observe(begun.elapsed().as_secs_f64());
+        }
         metrics.messages_out.inc_by((batch.messages * members) as u64);
         metrics.bytes_out.inc_by((batch.frame.wire_len() * members) as u64);
         if let Some(received) = batch.oldest {
