@@ -152,9 +152,21 @@ local function fence(keys)
   return 'ok'
 end
 
+local function entry_id(entry)
+  return string.match(entry, '^{"v":%d+,"id":"(%d+%-%d+)"')
+end
+
+-- Whether the log has the very message of a position.
+local function has(log, epoch, seq)
+  local key = number(seq) .. '-0'
+  local entry = redis.call('XRANGE', log, key, key)[1]
+  return entry ~= nil and entry_id(entry[2][2]) == position(epoch, seq)
+end
+
 -- How a position relates to the log: 'exact' = the log has what follows seq; 'reset' = it does not; otherwise the position to go back to, where
--- the epoch of the given one was closed. Returns that and the seq to go on from.
-local function relate(meta, epoch, seq, after_epoch, after_seq)
+-- the epoch of the given one was closed. Of an epoch that is not remembered any more only what the log still has is known: `shown` is the seq that
+-- has to be there. Returns that and the seq to go on from.
+local function relate(log, meta, epoch, seq, after_epoch, after_seq, shown)
   if after_epoch == 0 and after_seq == 0 then
     return 'exact', 0
   elseif after_epoch == epoch then
@@ -162,15 +174,14 @@ local function relate(meta, epoch, seq, after_epoch, after_seq)
   end
   local closed_at = tonumber(redis.call('HGET', meta, 'end:' .. number(after_epoch)))
   if not closed_at then
+    if has(log, after_epoch, shown) then
+      return 'exact', after_seq
+    end
     return 'reset', 0
   elseif after_seq <= closed_at then
     return 'exact', after_seq
   end
   return position(after_epoch, closed_at), closed_at
-end
-
-local function entry_id(entry)
-  return string.match(entry, '^{"v":%d+,"id":"(%d+%-%d+)"')
 end
 
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return,
@@ -192,7 +203,7 @@ local function read(keys, args)
   if direction ~= 'after' then
     local relation = 'exact'
     if direction == 'before' then
-      relation = relate(meta, epoch, seq, at_epoch, at_seq - 1)
+      relation = relate(log, meta, epoch, seq, at_epoch, at_seq - 1, at_seq)
     end
     local entries = {}
     if relation == 'exact' and limit > 0 then
@@ -204,7 +215,7 @@ local function read(keys, args)
     end
     return { top, top, relation == 'exact' and 'exact' or 'reset', entries }
   end
-  local relation, from = relate(meta, epoch, seq, at_epoch, at_seq)
+  local relation, from = relate(log, meta, epoch, seq, at_epoch, at_seq, at_seq)
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or seq + 1
   if relation ~= 'reset' and from + 1 < first then
@@ -216,7 +227,9 @@ local function read(keys, args)
     for _, entry in ipairs(redis.call('XRANGE', log, start, '+', 'COUNT', limit)) do
       entries[#entries + 1] = entry[2][2]
       if #entries == limit then
-        through = entry_id(entry[2][2]) or position(epoch, tonumber(string.match(entry[1], '^%d+')))
+        local id, at = entry_id(entry[2][2]), tonumber(string.match(entry[1], '^%d+'))
+        local ours = id and tonumber(string.match(id, '%d+$')) == at -- rather than what somebody else wrote there
+        through = ours and id or position(epoch, at)
       end
     end
   end

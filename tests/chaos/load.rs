@@ -197,6 +197,8 @@ async fn log(node: SocketAddr, room: &str, pass: Option<&Pass>) -> Vec<Entry> {
         if more.is_empty() {
             return log;
         }
+        let last = |entries: &[Entry]| entries.last().map(|entry| entry.id.clone());
+        assert_ne!(last(&log), last(&more), "{path}: a page goes on");
         log.append(&mut more);
     }
 }

@@ -157,6 +157,51 @@ async fn a_log_that_was_emptied_sends_its_members_to_start_over() {
     assert_ne!(old, new, "an old position never names a new message");
 }
 
+/// Redis has restarted more often than a room remembers: what the log still has is read from any position, to its end.
+#[tokio::test]
+async fn a_log_of_many_histories_is_read_to_its_end() {
+    const OLD: usize = 130; // more than one page
+    const HISTORIES: usize = 20;
+    let chat = Chat::start(Over::Redis).await;
+    let mut sender = chat.client(0, "/api/chat-api/ws/r").await;
+    let mut ids = Vec::new();
+    for n in 0..OLD {
+        ids.push(sender.publish(json!(n)).await);
+    }
+    for history in 0..HISTORIES {
+        // As after a restart: the data is of another history than the one that Redis is in now.
+        let redis = chat.redis.as_ref().expect("over Redis");
+        redis.command(&["HSET", "{chat:r}:meta", "r", &format!("history-{history}")]).await;
+        ids.push(sender.publish(json!(OLD + history)).await);
+    }
+    let epoch = |id: &String| id.split_once('-').expect("a position").0.to_owned();
+    assert_eq!(ids.iter().map(epoch).collect::<std::collections::BTreeSet<_>>().len(), HISTORIES + 1);
+    let page = async |query: &str| {
+        let path = format!("/api/chat-api/rooms/r/messages?limit=50&{query}");
+        let page = chat.nodes[1].get(&path).await.json();
+        assert_eq!(page["recovered"], true, "{query}");
+        let messages = page["messages"].as_array().expect("messages");
+        messages.iter().map(|message| message["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    let (mut forwards, mut back) = (Vec::new(), page("").await);
+    while forwards.len() < ids.len() {
+        let after = forwards.last().map_or("0-0", String::as_str);
+        forwards.extend(page(&format!("after={after}")).await);
+    }
+    assert_eq!(forwards, ids);
+    while back.len() < ids.len() {
+        let before = page(&format!("before={}", back[0])).await;
+        back.splice(..0, before);
+    }
+    assert_eq!(back, ids);
+    for seen in [0, 49, 99, OLD] {
+        let mut reader = chat.nodes[1].connect(&format!("/api/chat-api/ws/r?after={}", ids[seen])).await;
+        for id in &ids[seen + 1..] {
+            assert_eq!(reader.message().await["id"], id.as_str());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_start_without_redis_waits_for_it() {
     let mut redis = Redis::absent();
