@@ -4,6 +4,7 @@
 //! [`Publication`] on every node that has members in the room. Knows nothing of members or sockets: publications leave through an [`Outlet`].
 
 mod local;
+mod logs;
 mod presence;
 mod redis;
 mod senders;

@@ -32,7 +32,8 @@ use self::{
     checker::{Kind, Promise},
     mutant::{Mutation, Plot},
     rig::{Build, Rig},
-    rows::{ROWS, Row, SOAK, Scale},
+    rows::{ROWS, Row, Scale},
+    soak::SOAK,
 };
 
 /// One run at a time: each takes the whole machine.

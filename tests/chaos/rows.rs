@@ -9,7 +9,6 @@ use crate::{
     load::Shape,
     measure,
     rig::{Build, NODES, Outcome, Rig},
-    soak,
 };
 
 /// How long a row takes.
@@ -36,7 +35,7 @@ pub struct Row {
 }
 
 /// What a row is where it does not say otherwise.
-const ROW: Row = Row {
+pub const ROW: Row = Row {
     id: "",
     fault: "",
     build: Build::USUAL,
@@ -47,20 +46,6 @@ const ROW: Row = Row {
 };
 
 const LOST: Promise = Promise { log_lost: true, log_trimmed: false };
-
-/// Half an hour by itself: only for those who pick it.
-pub static SOAK: Row = Row {
-    id: "S33",
-    fault: "one fault after the other for 30 minutes, in random order",
-    build: Build {
-        redis: &["--appendfsync", "always"],
-        shape: Shape { rate: 100, patience: Duration::from_secs(5), ..Shape::USUAL },
-        ..Build::USUAL
-    },
-    inject: |rig, scale| Box::pin(soak::random_faults(rig, scale)),
-    recovery: Duration::from_secs(30),
-    ..ROW
-};
 
 /// All rows that the scorecard has of this kind, in its order.
 pub const ROWS: &[Row] = &[

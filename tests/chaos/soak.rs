@@ -1,33 +1,31 @@
 //! S33: faults of all kinds that a node outlives, one after the other in random order for half an hour; and what has grown by then.
 
-use std::{
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     faults,
-    rig::{NODES, Rig},
-    rows::Scale,
+    load::Shape,
+    rig::{Build, NODES, Rig},
+    rows::{ROW, ROWS, Row, Scale},
     support::{Node, eventually},
 };
 
-type Fault = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// Half an hour by itself: only for those who pick it.
+pub const SOAK: Row = Row {
+    id: "S33",
+    fault: "one fault after the other for 30 minutes, in random order",
+    build: Build {
+        redis: &["--appendfsync", "always"],
+        shape: Shape { rate: 100, patience: Duration::from_secs(5), ..Shape::USUAL },
+        ..Build::USUAL
+    },
+    inject: |rig, scale| Box::pin(random_faults(rig, scale)),
+    recovery: Duration::from_secs(30),
+    ..ROW
+};
 
-/// Each in its short form. The first node is the one that dies, so that the others are as old as the soak.
-const FAULTS: [(&str, Fault); 11] = [
-    ("killed node", |rig| Box::pin(faults::kill_node(rig, 0))),
-    ("frozen node", |rig| Box::pin(faults::freeze_a_node(rig, Scale::Short))),
-    ("killed Redis", |rig| Box::pin(faults::kill_redis(rig, Scale::Short))),
-    ("frozen Redis", |rig| Box::pin(faults::freeze_redis(rig, Scale::Short))),
-    ("full Redis", |rig| Box::pin(faults::fill_redis(rig, Scale::Short))),
-    ("killed subscriptions", |rig| Box::pin(faults::kill_subscriptions(rig, Scale::Short))),
-    ("silent subscription", |rig| Box::pin(faults::blackhole_a_subscription(rig, Scale::Short))),
-    ("cut replies", |rig| Box::pin(faults::cut_replies(rig, Scale::Short))),
-    ("slow links", |rig| Box::pin(faults::slow_links(rig, Scale::Short))),
-    ("cut clients", |rig| Box::pin(faults::cut_all_clients(rig, Scale::Short))),
-    ("garbage", |rig| Box::pin(faults::write_garbage(rig, Scale::Short))),
-];
+/// Rows whose faults it takes, each in its short form. The first node is the one that dies (S1), so that the others are as old as the soak.
+const FAULTS: [&str; 11] = ["S1", "S3", "S4", "S6", "S10", "S11", "S14", "S15", "S16", "S19", "S31"];
 
 /// From the first fault on.
 const LONG: Duration = Duration::from_secs(30 * 60);
@@ -91,13 +89,21 @@ fn growth(sizes: &[Size]) -> Vec<String> {
     failures
 }
 
-pub async fn random_faults(rig: &mut Rig, scale: Scale) {
+async fn inject(rig: &mut Rig, id: &str) {
+    if id == "S1" {
+        return faults::kill_node(rig, 0).await;
+    }
+    let row = ROWS.iter().find(|row| row.id == id).expect("a row of the scorecard");
+    (row.inject)(rig, Scale::Short).await;
+}
+
+async fn random_faults(rig: &mut Rig, scale: Scale) {
     let length = if scale == Scale::Long { LONG } else { SHORT };
     let (start, mut counts) = (Instant::now(), [0; FAULTS.len()]);
     let mut sizes: [Vec<Size>; NODES - 1] = Default::default();
     while start.elapsed() < length {
         let n = rig.rng.usize(..FAULTS.len());
-        (FAULTS[n].1)(rig).await;
+        inject(rig, FAULTS[n]).await;
         counts[n] += 1;
         // All is well before the next: every node serves, messages flow, nobody is left without a socket.
         rig.ready().await;
@@ -111,7 +117,7 @@ pub async fn random_faults(rig: &mut Rig, scale: Scale) {
     let settled = |sizes: &Vec<Size>| sizes.iter().position(|size| size.minutes * 60.0 > SETTLING.as_secs_f64());
     rig.notes.retain(|note| note.contains("Redis lost")); // each fault has its own row for the rest
     let done = counts.iter().zip(FAULTS).filter(|(count, _)| **count > 0);
-    let done: Vec<_> = done.map(|(count, (name, _))| format!("{count} × {name}")).collect();
+    let done: Vec<_> = done.map(|(count, id)| format!("{count} × {id}")).collect();
     rig.notes.push(format!("{} in {:.1} minutes", done.join(", "), start.elapsed().as_secs_f64() / 60.0));
     for sizes in sizes.iter().filter(|_| scale == Scale::Long) {
         let sizes = &sizes[settled(sizes).expect("readings after the beginning")..];

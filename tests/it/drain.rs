@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Chat, Client, Over, eventually, http};
+use crate::support::{Chat, Client, NodeBuilder, Over, eventually, http};
+
+/// Between two messages of a client.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// What a client knows when its node has closed it.
 struct Survivor {
@@ -39,7 +42,7 @@ async fn talk(mut client: Client) -> Survivor {
             }
         }
         n += 1;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -120,23 +123,30 @@ async fn a_second_signal_ends_at_once() {
     assert!(chat.nodes[0].wait(Duration::from_secs(10)).await.success());
 }
 
+/// A node that gives up no reader before its drain, which takes that long.
+fn patient(node: NodeBuilder, window: &str, flush: &str) -> NodeBuilder {
+    node.env("CHAT_LIMITS__OUTBOX_BYTES", "64MiB")
+        .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
+        .env("CHAT_DRAIN__DELAY", "0s")
+        .env("CHAT_DRAIN__WINDOW", window)
+        .env("CHAT_DRAIN__FLUSH", flush)
+}
+
+/// Says more than the sockets of members that do not read can hold.
+async fn fill(sender: &mut Client) {
+    for _ in 0..400 {
+        sender.publish(json!("x".repeat(8 * 1024))).await;
+    }
+}
+
 /// Readers that take nothing any more, not even their close: each is cut when its own time is over, and counted while there is somebody to see it.
 #[tokio::test]
 async fn who_does_not_go_is_cut_and_counted() {
     const STOPPED: usize = 3;
-    let mut chat = Chat::start_with(Over::Local, |node| {
-        node.env("CHAT_LIMITS__OUTBOX_BYTES", "64MiB")
-            .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
-            .env("CHAT_DRAIN__DELAY", "0s")
-            .env("CHAT_DRAIN__WINDOW", "9s")
-            .env("CHAT_DRAIN__FLUSH", "1s")
-    })
-    .await;
+    let mut chat = Chat::start_with(Over::Local, |node| patient(node, "9s", "1s")).await;
     let stopped = join_all((0..STOPPED).map(|_| chat.client(0, "/api/chat-api/ws/hall"))).await;
     let mut sender = chat.client(0, "/api/chat-api/ws/hall").await;
-    for _ in 0..400 {
-        sender.publish(json!("x".repeat(8 * 1024))).await;
-    }
+    fill(&mut sender).await;
     drop(sender);
     chat.nodes[0].wait_for_metric("chat_connections", STOPPED as f64).await;
     chat.nodes[0].signal("TERM");
@@ -154,20 +164,11 @@ async fn who_does_not_go_is_cut_and_counted() {
 /// be answered. Who sends it again elsewhere has it there once.
 #[tokio::test]
 async fn what_comes_after_the_close_is_not_taken() {
-    let mut chat = Chat::start_with(Over::Redis, |node| {
-        node.env("CHAT_LIMITS__OUTBOX_BYTES", "64MiB")
-            .env("CHAT_LIMITS__OUTBOX_AGE", "60s")
-            .env("CHAT_DRAIN__DELAY", "0s")
-            .env("CHAT_DRAIN__WINDOW", "0s")
-            .env("CHAT_DRAIN__FLUSH", "8s")
-    })
-    .await;
+    let mut chat = Chat::start_with(Over::Redis, |node| patient(node, "0s", "8s")).await;
     let mut stopped = chat.client(0, "/api/chat-api/ws/hall").await;
     let mut beside = chat.client(0, "/api/chat-api/ws/beside").await;
     let mut sender = chat.client(1, "/api/chat-api/ws/hall").await;
-    for _ in 0..400 {
-        sender.publish(json!("x".repeat(8 * 1024))).await;
-    }
+    fill(&mut sender).await;
     chat.nodes[0].signal("TERM");
     assert_eq!(beside.closed().await.0, 1012);
     drop(beside);

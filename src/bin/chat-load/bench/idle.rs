@@ -107,7 +107,8 @@ fn heartbeats(bed: &Bed, report: &mut Report) -> anyhow::Result<()> {
         )
         .target(0.5),
     )?;
-    let least = clean(&pairs).flat_map(|pair| pair.reference.iter().map(share)).collect();
+    let least = |pair: &Pair| pair.reference.iter().map(share).sum::<f64>() / pair.reference.len() as f64;
+    let least = clean(&pairs).map(least).collect();
     report.add(row("the kernel's least for that: a bare `send`, a wait and a bare `read` for each", least))?;
     let what = "a heartbeat and its answer ÷ the kernel's least";
     report.add(Row::ratio(what, bed.rules.pairs, &pairs))?;
