@@ -65,7 +65,7 @@ generated: tools ## Write docs/openapi.json, docs/asyncapi.json, the tables of d
 	$(TOOLS)/venv/bin/python tests/chart/generated.py
 
 image: ## Build the container image
-	docker build --tag chat-api:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) .
+	docker build --tag chat-api:$$(awk -F'"' '/^version = / && !found++ { print $$2 }' Cargo.toml) .
 
 tools: ## Install what tests and checks need
 	@tests/tools.sh $(TOOLS)

@@ -42,9 +42,11 @@ skeleton() { # DIR
 
 # glibc, libgcc and the dynamic linker, at the paths at which a program looks for them.
 add_glibc() { # DIR
-  local library
+  local library known
+  known=$(ldconfig -p)
   for library in libc.so.6 libm.so.6 libgcc_s.so.1 libdl.so.2 libpthread.so.0 librt.so.1; do
-    library=$(ldconfig -p | awk -v name="$library" '$1 == name { print $NF; exit }')
+    # A reader that leaves early would end its writer with SIGPIPE: awk reads to the end.
+    library=$(awk -v name="$library" '$1 == name && !found++ { print $NF }' <<<"$known")
     [ -n "$library" ] || continue
     install -D "$(realpath "$library")" "$1$(realpath "$(dirname "$library")")/$(basename "$library")"
   done
