@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Count, Draft, Sender, Turn};
-use crate::protocol::{MessageId, RoomName, UserId};
+use super::{Draft, Sender, Turn};
+use crate::protocol::{Count, MessageId, RoomName, UserId};
 
 /// Senders below which nobody is looked at for having expired.
 const FEW: usize = 1024;

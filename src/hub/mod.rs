@@ -19,6 +19,7 @@ mod presence;
 mod repair;
 mod replay;
 mod room;
+mod serve;
 mod transport;
 
 use std::{
@@ -39,9 +40,10 @@ use tokio::{
 
 use self::{attendance::Desk, expiry::Expiry, room::Room};
 pub use self::{
-    connection::{Connection, ConnectionLimits, Ending, Receive},
+    connection::{Connection, ConnectionLimits},
     drain::Drained,
     join::{Attached, JoinError, Joined},
+    serve::{Ending, Receive},
 };
 use crate::{
     broadcaster::{Broadcaster, Draft, Outlet, Page, Prepared, Publication, PublishError, ReadError, Stretch},

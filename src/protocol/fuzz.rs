@@ -7,7 +7,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    ClientId, Command, Count, ErrorCode, Message, MessageId, Publish, Refusal, RoomName, UserId, command::is_kind,
+    ClientId, Command, Count, ErrorCode, Message, MessageId, Publish, Refusal, RoomName, UserId, decode::is_kind,
 };
 use crate::fuzz::{any_text, fuzz, json, mutated, object, texts};
 

@@ -4,6 +4,7 @@
 
 mod close;
 mod command;
+mod decode;
 mod event;
 mod frame;
 #[cfg(test)]
@@ -12,13 +13,15 @@ mod name;
 mod payload;
 mod presence;
 mod problem;
+mod refusal;
 pub mod schema;
 
 pub use close::Close;
-pub use command::{Command, Count, Publish, RESERVED_TYPES, Refusal, Token};
+pub use command::{Command, Count, Publish, RESERVED_TYPES, Token};
 pub(crate) use event::Delivery;
 pub use event::{ErrorCode, Event, Limits, Message, Outcome};
 pub use frame::Frame;
 pub use name::{ClientId, InvalidId, InvalidName, MessageId, RoomName, UserId};
 pub use presence::{Occupant, Roster};
 pub use problem::ProblemCode;
+pub use refusal::Refusal;

@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 pub(super) use self::names::positions;
-use super::{Event, RESERVED_TYPES, command::Wire, event::Delivery};
+use super::{Event, RESERVED_TYPES, decode::Wire, event::Delivery};
 
 /// A kind of frame.
 #[derive(Debug)]
