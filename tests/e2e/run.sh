@@ -4,12 +4,13 @@
 #   IMAGE        image of chat-api that the cluster has or can pull   (chat-api:dev)
 #   REDIS_IMAGE  the same for Redis                                   (the chart's own)
 #   E2E_RUN      a command put before the clients, to run them where the cluster's addresses answer; empty on a node
-#   SCENES       which of them (all): quickstart rollout scalein keys policy rights
+#   SCENES       which of them (all): quickstart rollout scalein keys autoscale policy rights
 #
 # quickstart  three replicas in a namespace that enforces restricted Pod Security; from `helm install` to the first message; `helm test`
 # rollout     `kubectl rollout restart`, `helm upgrade` and the end of Redis's pod under load: nothing acknowledged is lost, doubled or cut
 # scalein     the emptiest pod goes, though it is the oldest
 # keys        a key is changed under open sockets: none is closed
+# autoscale   the HorizontalPodAutoscaler follows `chat_connections` out and in again; skipped where no custom metrics API serves what pods expose
 # policy      the service's right to patch pods is that to one annotation of its own
 # rights      without any right at the Kubernetes API nothing else changes
 set -euo pipefail
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/../.."
 
 namespace=${NAMESPACE:-chat-e2e}
 image=${IMAGE:-chat-api:dev}
-scenes=${SCENES:-quickstart rollout scalein keys policy rights}
+scenes=${SCENES:-quickstart rollout scalein keys autoscale policy rights}
 read -r -a prefix <<<"${E2E_RUN:-}"
 state=$(mktemp -d)
 client=
@@ -169,6 +170,32 @@ keys() {
     --ignored --exact e2e::sockets_stay >/dev/null || fail "a token of the new key is refused"
   end_client
   say "a second key was taken over by both pods, and no socket closed"
+}
+
+are_ready() { [ "$(k get deployment chat-chat-api -o jsonpath='{.status.readyReplicas}/{.status.replicas}')" = "$1/$1" ]; }
+
+autoscale() {
+  if ! kubectl get --raw /apis/custom.metrics.k8s.io/v1beta2 >/dev/null 2>&1; then
+    say "SKIPPED autoscale: the cluster has no custom metrics API"
+    return
+  fi
+  # The default waits a quarter of an hour before it scales in, and then takes one pod in a drain's time.
+  guard+=(--set "autoscaling.enabled=true,autoscaling.minReplicas=2,autoscaling.maxReplicas=6,autoscaling.connections.target=50")
+  guard+=(--set-json 'autoscaling.behavior={"scaleDown":{"stabilizationWindowSeconds":15}}')
+  guard+=(--set-json 'podAnnotations={"prometheus.io/scrape":"true","prometheus.io/port":"9090"}')
+  guarded
+  until_true 60 "two replicas" are_ready 2
+  local ips start=$SECONDS
+  mapfile -t ips < <(pods jsonpath='{range .items[*]}{.status.podIP}:8080{"\n"}{end}')
+  start_client it e2e::sockets_stay E2E_ADDRESSES="${ips[0]},${ips[1]}" E2E_SOCKETS=100 E2E_KEY=oldolds
+  until_true 60 "the sockets are open" test -e "$state/held"
+  until_true 180 "four replicas" are_ready 4
+  say "200 sockets, 50 a pod aimed at: four replicas after $((SECONDS - start)) s"
+  end_client
+  start=$SECONDS
+  until_true 240 "two replicas" are_ready 2
+  say "no sockets: two replicas after $((SECONDS - start)) s"
+  k get hpa chat-chat-api --no-headers | sed 's/^/        /'
 }
 
 # A request to the API as the service, with the token that the pod has; kubectl would read first what it patches, which the service may not.
