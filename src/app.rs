@@ -25,11 +25,14 @@ use crate::{
     broadcaster::Prepared,
     cluster::{Cluster, ClusterEvent, Story},
     config::{self, Config},
-    http::{self, FrameRates, Gate, Service, health, listener},
+    http::{
+        self, FrameRates, Gate, Service, health,
+        listener::{self, Patience},
+    },
     hub::{ConnectionLimits, Drained, Hub},
     metrics::Metrics,
     protocol::ClientId,
-    reload::Reload,
+    reload::{Reload, Stamps},
     revocation,
     shutdown::{Readiness, Signals, Tasks},
     telemetry::{LogFilter, trace::Tracing},
@@ -88,9 +91,9 @@ impl App {
     }
 
     /// Takes changes of its files over while it runs.
-    pub fn reload(&self, file: Option<PathBuf>, filter: LogFilter) {
+    pub fn reload(&self, file: Option<PathBuf>, seen: Stamps, filter: LogFilter) {
         let (config, service, metrics) = (self.config.clone(), self.service.clone(), self.metrics.clone());
-        self.tasks.spawn_until_stopped(Reload { file, config, service, filter, metrics }.watch());
+        self.tasks.spawn_until_stopped(Reload { file, config, service, filter, metrics, seen }.watch());
     }
 
     /// Where clients connect.
@@ -118,7 +121,8 @@ impl App {
             tasks.spawn_until_stopped(Story { cluster, metrics, deletion_cost }.tell());
         }
         let router = http::router(service.clone());
-        let accepting = listener::serve(public, router, config.server.header_timeout, tasks.clone(), stop.clone());
+        let patience = Patience { head: config.server.header_timeout, answer: config.limits.outbox_age };
+        let accepting = listener::serve(public, router, patience, tasks.clone(), stop.clone());
         let accepting = tasks.spawn(accepting);
         let probes = axum::serve(management, health::router(readiness.clone(), metrics.clone()))
             .with_graceful_shutdown(management_stop.clone().cancelled_owned());

@@ -1,7 +1,7 @@
-//! How often something may happen: token buckets, alone and by key. Pure: the time is handed in.
+//! How often something may happen: token buckets, alone and by key; and what has happened lately. Pure: the time is handed in.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::Hash,
     time::{Duration, Instant},
 };
@@ -99,6 +99,39 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     }
 }
 
+/// The latest of a kind: so many at least, twice as many at most.
+#[derive(Debug)]
+pub struct Recent<T> {
+    most: usize,
+    young: HashSet<T>,
+    old: HashSet<T>,
+}
+
+impl<T: Hash + Eq + Clone> Recent<T> {
+    /// None yet.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, young: HashSet::new(), old: HashSet::new() }
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn has(&self, item: &T) -> bool {
+        self.young.contains(item) || self.old.contains(item)
+    }
+
+    /// Makes it the latest.
+    pub fn note(&mut self, item: &T) {
+        if self.young.contains(item) {
+            return;
+        }
+        if self.young.len() >= self.most {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(item.clone());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +159,18 @@ mod tests {
         assert_eq!(bucket.spend(2000, rate, start), Duration::ZERO);
         assert_eq!(bucket.spend(500, rate, start), Duration::from_millis(500));
         assert_eq!(bucket.spend(1, rate, start + Duration::from_millis(500)), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn the_latest_are_remembered() {
+        let mut recent = Recent::new(10);
+        for item in 0..100 {
+            recent.note(&item);
+            recent.note(&7);
+            assert!(recent.has(&7) && recent.has(&item) && recent.has(&(item - 8).max(0)));
+            assert!(recent.young.len() + recent.old.len() <= 20);
+        }
+        assert!(!recent.has(&50));
     }
 
     #[test]

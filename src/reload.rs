@@ -3,7 +3,12 @@
 //! Looks at the files every 2 s rather than ask the system to tell: Kubernetes swaps a link above them, and not every volume tells. A configuration
 //! with a mistake is refused as a whole; the old one stays in force.
 
-use std::{os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,7 +22,8 @@ use crate::{
 
 const EVERY: Duration = Duration::from_secs(2);
 /// Keys that take effect at once.
-const HOT: [&str; 5] = ["auth.secret_file", "auth.public_key", "auth.public_key_file", "server.origins", "log.filter"];
+const HOT: [&str; 6] =
+    ["auth.secret_file", "auth.public_key", "auth.public_key_file", "auth.jwks_file", "server.origins", "log.filter"];
 
 /// See the module.
 pub struct Reload {
@@ -31,37 +37,46 @@ pub struct Reload {
     pub filter: LogFilter,
     /// Where reloads are counted.
     pub metrics: Arc<Metrics>,
+    /// The files as they were before anything was read from them.
+    pub seen: Stamps,
 }
 
-/// What tells one state of a file from another; a link is followed.
-type Stamp = Option<(u64, i64, i64, u64)>;
+/// What tells one state of some files from another; links are followed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stamps(Vec<Option<(u64, i64, i64, u64)>>);
+
+impl Stamps {
+    /// Of the files that `config` names, and its own.
+    #[must_use]
+    pub fn now(file: Option<&Path>, auth: &config::Auth) -> Self {
+        let keys = [&auth.secret_file, &auth.public_key_file, &auth.jwks_file];
+        let files = file.into_iter().chain(keys.into_iter().flatten().map(PathBuf::as_path));
+        let stamp = |file: &Path| {
+            let data = std::fs::metadata(file).ok()?;
+            Some((data.ino(), data.mtime(), data.mtime_nsec(), data.len()))
+        };
+        Self(files.map(stamp).collect())
+    }
+}
 
 impl Reload {
     /// Looks for ever.
     pub async fn watch(mut self) {
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.stamps().await;
         loop {
             tick.tick().await;
-            let now = self.stamps().await;
-            if now != seen {
-                seen = now;
+            let (file, auth) = (self.file.clone(), self.config.auth.clone());
+            // On a thread that may wait: a volume can hang.
+            let now = tokio::task::spawn_blocking(move || Stamps::now(file.as_deref(), &auth)).await;
+            if let Ok(now) = now
+                && now != self.seen
+            {
+                self.seen = now;
                 let reloaded = self.reload();
                 self.metrics.config_reload(reloaded).inc();
             }
         }
-    }
-
-    async fn stamps(&self) -> Vec<Stamp> {
-        let auth = &self.config.auth;
-        let files = [&self.file, &auth.secret_file, &auth.public_key_file, &auth.jwks_file];
-        let mut stamps = Vec::new();
-        for file in files.into_iter().flatten() {
-            let data = tokio::fs::metadata(file).await.ok();
-            stamps.push(data.map(|data| (data.ino(), data.mtime(), data.mtime_nsec(), data.len())));
-        }
-        stamps
     }
 
     /// False: refused.

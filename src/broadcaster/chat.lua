@@ -11,6 +11,10 @@
 -- Redis numbers in Lua are doubles: milliseconds since 1970 and seqs stay exact up to 2^53.
 
 local START = '0-0'
+-- Bytes after which a read ends: all of Redis waits for it, and whoever asked has to hold it.
+local MOST_BYTES = 512 * 1024
+-- Entries that are looked at first, to see how long they are.
+local SAMPLE = 8
 -- Closed epochs that a room remembers.
 local MOST_ENDS = 16
 -- A room is tended once in a while rather than with each message: with every so manieth one it is trimmed, unless it keeps so few that this
@@ -184,6 +188,32 @@ local function relate(log, meta, epoch, seq, after_epoch, after_seq, shown)
   return position(after_epoch, closed_at), closed_at
 end
 
+-- Entries of a log in the order of `command`, XRANGE or XREVRANGE, from one bound to the other: at most limit, and no more once they have MOST_BYTES.
+-- Returns them, and whether that was not all.
+local function entries_of(command, log, from, to, limit)
+  local found, bytes, count = {}, 0, math.min(limit, SAMPLE)
+  while count > 0 do
+    local some = redis.call(command, log, from, to, 'COUNT', count)
+    for _, entry in ipairs(some) do
+      if bytes >= MOST_BYTES then
+        return found, true
+      end
+      found[#found + 1] = entry
+      bytes = bytes + #entry[2][2]
+    end
+    if #some < count then
+      return found, false
+    elseif bytes >= MOST_BYTES then
+      return found, true
+    end
+    from = '(' .. some[#some][1]
+    -- As many as will fit if they are like those.
+    local fitting = math.max(1, math.floor((MOST_BYTES - bytes) * #found / (bytes + 1)))
+    count = math.min(limit - #found, 4 * #found, fitting)
+  end
+  return found, true
+end
+
 -- Reads without writing, so that it works when Redis is full. keys: log, meta. args: epoch and seq of a position, most entries to return,
 -- and 'after', 'before' or 'newest' (whatever the position).
 -- Returns the last position, the one up to which the entries go, how they relate to the given one (see relate; after a reset they begin with the
@@ -191,12 +221,12 @@ end
 local function read(keys, args)
   local log, meta = keys[1], keys[2]
   local at_epoch, at_seq, limit, direction = tonumber(args[1]), tonumber(args[2]), tonumber(args[3]), args[4]
-  local known = redis.call('HMGET', meta, 'e', 's', 'r')
+  local known, present = redis.call('HMGET', meta, 'e', 's', 'r'), identity()
   local epoch, seq = tonumber(known[1]), tonumber(known[2])
   if not (epoch and seq) then
     return { START, START, (at_epoch == 0 and at_seq == 0) and 'exact' or 'reset', {} }
   end
-  if (known[3] or '') ~= identity() then
+  if (known[3] or '') ~= present then
     return { START, START, 'fence', {} }
   end
   local top = position(epoch, seq)
@@ -208,7 +238,7 @@ local function read(keys, args)
     local entries = {}
     if relation == 'exact' and limit > 0 then
       local to = direction == 'newest' and '+' or number(math.max(at_seq - 1, 0)) .. '-0'
-      local found = redis.call('XREVRANGE', log, to, '-', 'COUNT', limit)
+      local found = entries_of('XREVRANGE', log, to, '-', limit)
       for index = #found, 1, -1 do
         entries[#entries + 1] = found[index][2][2]
       end
@@ -224,13 +254,15 @@ local function read(keys, args)
   local entries, through = {}, top
   if limit > 0 then
     local start = relation == 'reset' and '-' or number(from + 1) .. '-0'
-    for _, entry in ipairs(redis.call('XRANGE', log, start, '+', 'COUNT', limit)) do
+    local found, more = entries_of('XRANGE', log, start, '+', limit)
+    for _, entry in ipairs(found) do
       entries[#entries + 1] = entry[2][2]
-      if #entries == limit then
-        local id, at = entry_id(entry[2][2]), tonumber(string.match(entry[1], '^%d+'))
-        local ours = id and tonumber(string.match(id, '%d+$')) == at -- rather than what somebody else wrote there
-        through = ours and id or position(epoch, at)
-      end
+    end
+    local last = found[#found]
+    if last and more then
+      local id, at = entry_id(last[2][2]), tonumber(string.match(last[1], '^%d+'))
+      local ours = id and tonumber(string.match(id, '%d+$')) == at -- rather than what somebody else wrote there
+      through = ours and id or position(epoch, at)
     end
   end
   return { top, through, relation, entries }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, ti
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 use crate::{
     app::App,
@@ -16,6 +17,7 @@ use crate::{
     http::{asyncapi, openapi},
     metrics::Metrics,
     preflight::{self, Verdict},
+    reload::Stamps,
     shutdown::Signals,
     telemetry,
 };
@@ -24,6 +26,8 @@ use crate::{
 const CHECK_USER: &str = "chat-api-check";
 /// Where it speaks.
 const CHECK_ROOMS: &str = "check-*";
+/// What threads that are blocked get at the end of the process.
+const LAST_THREADS: Duration = Duration::from_millis(200);
 /// How long that token is valid.
 const CHECK_TOKEN_TTL: Duration = Duration::from_secs(60);
 
@@ -159,21 +163,30 @@ fn check_token(auth: &config::Auth) -> anyhow::Result<Option<String>> {
     Ok(Some(token))
 }
 
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(work)?;
-    Ok(ExitCode::SUCCESS)
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    abandon(runtime);
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn preflight(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = runtime()?;
     let findings = runtime.block_on(preflight::look(config));
+    abandon(runtime);
     let table = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     print(&if json { serde_json::to_string_pretty(&findings)? } else { table })?;
     let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Ends what is left. A look-up in DNS blocks a thread for as long as the resolver likes, which is longer than Kubernetes waits.
+fn abandon(runtime: Runtime) {
+    runtime.shutdown_timeout(LAST_THREADS);
 }
 
 /// A closed pipe is not worth a panic.
@@ -192,11 +205,13 @@ async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<()> {
     let telemetry =
         telemetry::init(&config.log, &config.telemetry, &config.kubernetes, counters).context("telemetry")?;
     let mut signals = Signals::new()?;
+    // Before the keys are read: what changes from here on is seen.
+    let seen = Stamps::now(file.as_deref(), &config.auth);
     let (redis, durability) = (config.redis.url.is_some(), config.redis.durability.as_str());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), redis, durability, "starting");
     let outcome = async {
         let app = App::build(config, metrics, telemetry.tracing()).await.context("failed to start")?;
-        app.reload(file, telemetry.log_filter());
+        app.reload(file, seen, telemetry.log_filter());
         tracing::info!(public = %app.public_addr()?, management = %app.management_addr()?, "listening");
         app.run(&mut signals).await
     };

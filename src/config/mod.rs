@@ -12,7 +12,11 @@ mod telemetry;
 mod validate;
 mod value;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -74,8 +78,8 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            management_address: SocketAddr::from(([0, 0, 0, 0], 9090)),
+            address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)),
+            management_address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9090)),
             header_timeout: Duration::from_secs(5),
             trusted_proxies: Vec::new(),
             origins: Vec::new(),
@@ -132,6 +136,8 @@ pub struct Redis {
     /// `redis://`, `rediss://` or `unix://`; unset or empty: this node is the whole chat.
     #[serde(deserialize_with = "value::optional", serialize_with = "value::masked_url")]
     pub url: Option<Secret>,
+    /// An empty `url` is an error rather than a node of its own: where many run, each would be a chat for itself.
+    pub required: bool,
     /// Sentinels (`host:port`) that know where the master is; the host of `url` is then the name of its set.
     #[serde(deserialize_with = "value::list")]
     pub sentinels: Vec<String>,
@@ -168,6 +174,7 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             url: None,
+            required: false,
             sentinels: Vec::new(),
             sentinel_user: None,
             sentinel_password: None,

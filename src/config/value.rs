@@ -99,7 +99,7 @@ impl From<OptionalText> for Secret {
 /// Reads a listening address.
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     deserializer.deserialize_str(Text {
-        expecting: "an IP address and port such as 0.0.0.0:8080 or [::]:8080",
+        expecting: "an IP address and port such as [::]:8080 or 127.0.0.1:8080",
         read: |text| text.parse().ok(),
     })
 }

@@ -1,22 +1,32 @@
-//! What one node lets in, over all its clients: upgrades, connections of a user or an address, new rooms, messages to the lobby.
+//! What one node lets in, over all its clients: upgrades, connections of a user or an address, new rooms, messages to the lobby, answers
+//! that nobody takes.
 
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use axum::body::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Problem;
 use crate::{
     config::Limits,
-    limits::{Bucket, Buckets, Rate},
+    limits::{Bucket, Buckets, Rate, Recent},
     metrics::{Limit, Metrics},
-    protocol::{Occupant, ProblemCode, UserId},
+    protocol::{Occupant, ProblemCode, RoomName, UserId},
 };
+
+/// Most bytes of history that wait for those who asked for them, each page of them for `limits.outbox_age` at most since it last moved.
+const ANSWERS: usize = 64 << 20;
+/// Rooms that are remembered for having been published to by request.
+const ROOMS: usize = 10_000;
+/// How soon there may be room for more.
+const ANSWERS_RETRY: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +41,8 @@ pub struct Gate {
     lobby: Mutex<Bucket>,
     new_rooms: Mutex<Buckets<Occupant>>,
     requests: Mutex<Buckets<UserId>>,
+    published: Mutex<Recent<RoomName>>,
+    answers: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -57,6 +69,8 @@ impl Gate {
             lobby: Mutex::default(),
             new_rooms: Mutex::new(Buckets::new(limits.new_room_rate())),
             requests: Mutex::new(Buckets::new(limits.message_rate())),
+            published: Mutex::new(Recent::new(ROOMS)),
+            answers: Arc::new(Semaphore::new(ANSWERS)),
             metrics,
         })
     }
@@ -77,7 +91,7 @@ impl Gate {
             Problem::new(code, detail)
         };
         let user = user.filter(|_| self.connections_per_user > 0);
-        let address = Some(address).filter(|_| self.connections_per_address > 0);
+        let address = Some(network(address)).filter(|_| self.connections_per_address > 0);
         let mut place = Place { gate: self.clone(), user: None, address: None };
         if let Some(user) = user {
             if !enter(&self.users, user, self.connections_per_user) {
@@ -102,6 +116,16 @@ impl Gate {
         self.note(Limit::NewRooms, taken)
     }
 
+    /// Whether a room was published to by request lately: it is no new one, though nobody here is in it.
+    pub(super) fn was_published_to(&self, room: &RoomName) -> bool {
+        self.published.lock().has(room)
+    }
+
+    /// A room was published to by request.
+    pub(super) fn published_to(&self, room: &RoomName) {
+        self.published.lock().note(room);
+    }
+
     /// A message to the lobby; or how long to wait.
     pub(super) fn lobby_message(&self) -> Result<(), Duration> {
         let taken = self.lobby.lock().take(self.lobby_rate, Instant::now());
@@ -114,11 +138,37 @@ impl Gate {
         self.note(Limit::Messages, taken)
     }
 
+    /// An answer of some size, which counts until it is sent.
+    pub(super) fn answer(&self, text: Vec<u8>) -> Result<Bytes, Problem> {
+        let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        match self.answers.clone().try_acquire_many_owned(bytes) {
+            Ok(place) => Ok(Bytes::from_owner(Answer { text, _place: place })),
+            Err(_) => {
+                self.metrics.limited(Limit::Answers).inc();
+                let detail =
+                    "too many answers of this node wait for readers that do not take them; another one takes you";
+                Err(Problem::new(ProblemCode::Busy, detail).retry_after(ANSWERS_RETRY))
+            }
+        }
+    }
+
     fn note(&self, limit: Limit, taken: Result<(), Duration>) -> Result<(), Duration> {
         if taken.is_err() {
             self.metrics.limited(limit).inc();
         }
         taken
+    }
+}
+
+/// See [`Gate::answer`].
+struct Answer {
+    text: Vec<u8>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
     }
 }
 
@@ -136,6 +186,14 @@ impl Drop for Place {
 /// Of a user who opens one room after the other.
 pub(super) fn new_rooms(wait: Duration) -> Problem {
     Problem::new(ProblemCode::NewRooms, "you open new rooms faster than one user may").retry_after(wait)
+}
+
+/// Who counts as one address: of IPv6 the /64, which is the least that anybody is given.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
 }
 
 fn enter<K: Hash + Eq + Clone>(counts: &Mutex<HashMap<K, u32>>, key: &K, most: u32) -> bool {

@@ -17,6 +17,7 @@ mod presence;
 mod request;
 mod rooms;
 mod socket;
+mod timed;
 mod users;
 mod ws;
 

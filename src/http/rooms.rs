@@ -39,7 +39,7 @@ const LONGEST_KEY: usize = 64;
 const PAGE: (usize, usize) = (50, 200);
 /// Longest that a read of the log may take.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Most bytes of messages in an answer: what a client that does not read can hold here.
+/// Most bytes of messages in an answer: what a client that does not read can hold here, as long as `limits.outbox_age` lets it.
 const PAGE_BYTES: usize = 512 * 1024;
 
 /// A message to publish.
@@ -157,7 +157,7 @@ pub(super) async fn publish(
     let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
     let span = service.tracing.receive(parent.as_ref(), &room, client);
     let draft = Draft {
-        room,
+        room: room.clone(),
         kind: message.kind.into_owned(),
         client,
         user,
@@ -171,6 +171,7 @@ pub(super) async fn publish(
     let id = stored
         .map_err(|error| not_stored(&service, &error))
         .inspect_err(|problem| trace::failed(&span, problem.code().as_str()))?;
+    service.gate.published_to(&room);
     Ok((StatusCode::CREATED, Json(Published { id })).into_response())
 }
 
@@ -219,8 +220,15 @@ pub(super) async fn history(
     };
     let recovered = page.relation != Relation::Reset;
     let history = History { messages, recovered, rollback, top: page.top };
-    let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok((headers, Json(history)).into_response())
+    let text = serde_json::to_vec(&history).map_err(|error| {
+        tracing::error!(%room, %error, "a page of the log cannot be written");
+        Problem::new(ProblemCode::Bug, "the messages cannot be written as JSON")
+    })?;
+    let headers = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+    ];
+    Ok((headers, service.gate.answer(text)?).into_response())
 }
 
 /// Cuts a page to its bytes, at the end that is farther from the position; never to nothing.
@@ -276,7 +284,7 @@ fn allow(service: &Service, room: &RoomName, client: ClientId, user: Option<&Use
     if room.as_str() == RoomName::LOBBY {
         return service.gate.lobby_message().map_err(too_fast);
     }
-    if service.hub.has_room(room) {
+    if service.hub.has_room(room) || service.gate.was_published_to(room) {
         return Ok(());
     }
     let occupant = user.cloned().map_or(Occupant::Anonymous(client), Occupant::User);

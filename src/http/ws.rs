@@ -31,6 +31,7 @@ use super::{
     joins::Joins,
     request::{message_id, query, room_name},
     socket::Socket,
+    timed::Timed,
 };
 use crate::{
     auth::{Identity, Offer},
@@ -138,7 +139,6 @@ async fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -
         return Err(Problem::new(ProblemCode::Draining, "this node is going away; another one takes you"));
     }
     let mut response = handshake(&request)?;
-    service.gate.upgrade()?;
     let (after, token) = parameters(&request)?;
     let headers = request.headers();
     let (offer, identity) = access::check(service, headers, token.as_deref()).await?;
@@ -153,6 +153,8 @@ async fn upgrade(service: &Arc<Service>, room: RoomName, mut request: Request) -
         let detail = "this node holds as many connections as it may; another one takes you";
         return Err(Problem::new(ProblemCode::Full, detail));
     }
+    // After all that tells whether it may: who is refused must not use up what the others need.
+    service.gate.upgrade()?;
     let client = ClientId::random();
     if room.as_str() != RoomName::LOBBY && !service.hub.has_room(&room) {
         let occupant = identity.user.clone().map_or(Occupant::Anonymous(client), Occupant::User);
@@ -233,9 +235,9 @@ async fn open(service: Arc<Service>, upgrade: OnUpgrade, admission: Admission) {
 /// The socket, and what was read from it behind the request.
 async fn take(upgrade: OnUpgrade) -> Result<(TcpStream, Vec<u8>), String> {
     let upgraded = upgrade.await.map_err(|error| error.to_string())?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a TCP socket")?;
+    let parts = upgraded.downcast::<TokioIo<Timed>>().map_err(|_| "not a TCP socket")?;
     // Copied, so that hyper's own buffer is not kept for the life of the socket.
-    Ok((parts.io.into_inner(), parts.read_buf.to_vec()))
+    Ok((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
 }
 
 fn connect(service: &Service, socket: TcpStream, admission: &Admission) -> io::Result<Connection> {

@@ -129,8 +129,10 @@ impl Hub {
     /// same, the broadcaster says so. False: something failed.
     async fn renew_leases(&self, shard: &Shard) -> bool {
         let config::Presence { lease, events_max, .. } = self.desk.settings;
-        let leased = |room: &&Arc<Room>| room.presence.as_ref().is_some_and(|presence| presence.lock().is_known());
-        let rooms: Vec<Arc<Room>> = shard.rooms.read().values().filter(leased).cloned().collect();
+        let all: Vec<Arc<Room>> = shard.rooms.read().values().cloned().collect();
+        all.iter().for_each(|room| self.desk.change(room, Presence::make_sure));
+        let leased = |room: &Arc<Room>| room.presence.as_ref().is_some_and(|presence| presence.lock().is_known());
+        let rooms: Vec<Arc<Room>> = all.into_iter().filter(leased).collect();
         for some in rooms.chunks(AT_ONCE) {
             let names: Vec<RoomName> = some.iter().map(|room| room.name.clone()).collect();
             let rosters = match self.broadcaster.renew(&names, lease, events_max).await {
@@ -184,11 +186,38 @@ impl Hub {
         let config::Presence { lease, events_max, .. } = self.desk.settings;
         for _ in 0..2 {
             let Some(attendance) = presence.lock().report(Instant::now(), lease) else { return };
+            let mut report = Report { presence, answered: false };
             match self.broadcaster.attend(&room.name, &attendance, events_max).await {
-                Ok(Some(roster)) => return presence.lock().reported(roster),
-                Ok(None) => {} // once more, with everybody
+                Ok(roster) => {
+                    let done = roster.is_some();
+                    report.answer(roster);
+                    if done {
+                        return;
+                    } // otherwise once more, with everybody
+                }
                 Err(error) => return tracing::debug!(room = %room.name, %error, "presence is told again later"),
             }
+        }
+    }
+}
+
+/// A report under way; given up without an answer when dropped.
+struct Report<'a> {
+    presence: &'a Mutex<Presence>,
+    answered: bool,
+}
+
+impl Report<'_> {
+    fn answer(&mut self, roster: Option<Roster>) {
+        self.answered = true;
+        self.presence.lock().reported(roster);
+    }
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.presence.lock().unanswered();
         }
     }
 }

@@ -36,8 +36,14 @@ impl Hub {
     }
 
     async fn check(&self, rooms: Vec<Arc<Room>>, cause: RepairCause) {
-        let open: Vec<(Arc<Room>, MessageId)> =
-            rooms.into_iter().filter_map(|room| room.position().map(|position| (room, position))).collect();
+        let mut open: Vec<(Arc<Room>, MessageId)> = Vec::with_capacity(rooms.len());
+        for room in rooms {
+            match room.position() {
+                Some(position) => open.push((room, position)),
+                None if cause == RepairCause::Reconnect => room.mark_stale(cause), // read again once it is open
+                None => {}
+            }
+        }
         for some in open.chunks(AT_ONCE) {
             let names: Vec<RoomName> = some.iter().map(|(room, _)| room.name.clone()).collect();
             let tops = loop {

@@ -247,8 +247,13 @@ impl Attached {
     async fn resume(&self, room: &Arc<Room>, seat: u64, after: MessageId, stretch: Stretch, reference: Option<&str>) {
         let relation = stretch.relation;
         self.hub.metrics.resume(relation.as_str()).inc();
-        if relation == Relation::Exact {
-            self.hub.catch_up(room, seat, &self.connection, after).await;
+        let keeps = match relation {
+            Relation::Exact => Some(after),
+            Relation::Rollback(to) => Some(to),
+            Relation::Reset => None,
+        };
+        if let Some(position) = keeps {
+            self.hub.catch_up(room, seat, &self.connection, position).await;
         }
         self.announce(room, seat, Some(relation), reference);
         if relation != Relation::Reset || !self.connection.is_session() {

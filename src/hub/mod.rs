@@ -59,8 +59,8 @@ const SHARDS: usize = 25;
 const LINGER: Duration = Duration::from_secs(5);
 /// Messages in one read of a log.
 const PAGE: usize = 100;
-/// Reads of logs at one time, over all rooms.
-const READS: usize = 16;
+/// Reads of logs at one time, over all rooms: for those who join and what was missed, and apart from them for requests.
+const READS: (usize, usize) = (16, 4);
 /// Longest wait before a failed read is tried again; taken with full jitter.
 const READ_RETRY: Duration = Duration::from_millis(500);
 
@@ -78,6 +78,7 @@ pub struct Hub {
     broadcaster: Broadcaster,
     desk: Desk,
     reads: Semaphore,
+    requested_reads: Semaphore,
     /// Something may have been missed in every room.
     suspicion: Notify,
     /// Something was said in the room that the node itself follows, or may have been.
@@ -105,7 +106,8 @@ impl Hub {
             hasher: RandomState::new(),
             broadcaster: broadcaster.start(me.clone(), &tasks, readiness, metrics.clone()),
             desk: Desk::new(presence),
-            reads: Semaphore::new(READS),
+            reads: Semaphore::new(READS.0),
+            requested_reads: Semaphore::new(READS.1),
             suspicion: Notify::new(),
             said: Notify::new(),
             closing: AtomicBool::new(false),
@@ -132,9 +134,9 @@ impl Hub {
         Ok(id)
     }
 
-    /// A stretch of a room's log, tried once.
+    /// A stretch of a room's log, tried once, for a request.
     pub async fn history(&self, room: &RoomName, stretch: Stretch, limit: usize) -> Result<Page, ReadError> {
-        let _permit = self.reads.acquire().await;
+        let _permit = self.requested_reads.acquire().await;
         self.broadcaster.read(room, stretch, limit).await
     }
 

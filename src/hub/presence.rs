@@ -40,6 +40,10 @@ enum Standing {
 pub(super) struct Presence {
     stays: HashMap<Occupant, Stay>,
     standing: Standing,
+    /// A report is under way. The next one waits for its answer, so that they reach the broadcaster in their order.
+    reporting: bool,
+    /// A report had no answer: it may reach the broadcaster yet, after a later one.
+    overdue: bool,
     /// Over all nodes, as the broadcaster said last.
     known: Option<Roster>,
     /// As the room's sessions were told.
@@ -49,7 +53,15 @@ pub(super) struct Presence {
 
 impl Presence {
     pub(super) fn new() -> Self {
-        Self { stays: HashMap::new(), standing: Standing::Unknown, known: None, told: None, next: None }
+        Self {
+            stays: HashMap::new(),
+            standing: Standing::Unknown,
+            reporting: false,
+            overdue: false,
+            known: None,
+            told: None,
+            next: None,
+        }
     }
 
     /// A connection of `occupant` has come.
@@ -93,8 +105,11 @@ impl Presence {
         due
     }
 
-    /// What the broadcaster is to be told, if anything.
+    /// What the broadcaster is to be told, if anything; [`Self::reported`] or [`Self::unanswered`] follows.
     pub(super) fn report(&mut self, now: Instant, lease: Duration) -> Option<Attendance> {
+        if self.reporting {
+            return None;
+        }
         let whole = self.standing != Standing::Known;
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         self.stays.retain(|occupant, stay| {
@@ -114,14 +129,31 @@ impl Presence {
             return None;
         }
         self.standing = Standing::Unsure; // until the answer
+        self.reporting = true;
         let lease = if self.stays.is_empty() { Duration::ZERO } else { lease };
         Some(Attendance { joined, left, whole, lease })
     }
 
-    /// The broadcaster has taken the report.
-    pub(super) fn reported(&mut self, roster: Roster) {
+    /// The broadcaster has taken the report; `None`: it wants to be told everybody.
+    pub(super) fn reported(&mut self, roster: Option<Roster>) {
+        self.reporting = false;
+        let Some(roster) = roster else { return };
         self.standing = if self.stays.is_empty() { Standing::Unknown } else { Standing::Known };
         self.learn(roster);
+    }
+
+    /// Nobody knows what became of the report.
+    pub(super) fn unanswered(&mut self) {
+        self.reporting = false;
+        self.overdue = true;
+    }
+
+    /// After a while, when what was overdue has arrived or never will: says everybody once more.
+    pub(super) fn make_sure(&mut self) {
+        if self.overdue && self.is_known() {
+            self.overdue = false;
+            self.standing = Standing::Unsure;
+        }
     }
 
     /// The news for the room's sessions.
@@ -188,11 +220,11 @@ mod tests {
         presence.enter(user("alice"));
         presence.enter(user("alice"));
         assert_eq!(presence.report(start, LEASE), change(&["alice"], &[], true));
-        presence.reported(Roster::of(vec![user("alice")], 9));
+        presence.reported(Some(Roster::of(vec![user("alice")], 9)));
         presence.leave(&user("alice"), start + LINGER);
         presence.enter(user("bob"));
         assert_eq!(presence.report(start, LEASE), change(&["bob"], &[], false));
-        presence.reported(Roster::default());
+        presence.reported(Some(Roster::default()));
         presence.leave(&user("alice"), start + LINGER);
         assert_eq!(presence.report(start, LEASE), None, "lingers");
         presence.enter(user("alice"));
@@ -200,11 +232,11 @@ mod tests {
         presence.leave(&user("alice"), start + LINGER);
         assert!(presence.is_pending());
         assert_eq!(presence.report(start + LINGER, LEASE), change(&[], &["alice"], false));
-        presence.reported(Roster::default());
+        presence.reported(Some(Roster::default()));
         presence.leave(&user("bob"), start);
         let last = presence.report(start, LEASE).unwrap();
         assert_eq!((last.left, last.lease), (vec![user("bob")], Duration::ZERO));
-        presence.reported(Roster::default());
+        presence.reported(Some(Roster::default()));
         assert!(presence.is_settled());
     }
 
@@ -213,21 +245,31 @@ mod tests {
         let (mut presence, start) = (Presence::new(), Instant::now());
         presence.enter(user("alice"));
         presence.report(start, LEASE).unwrap();
+        presence.enter(user("bob"));
+        assert_eq!(presence.report(start, LEASE), None, "one at a time");
+        presence.leave(&user("bob"), start);
+        presence.unanswered();
         assert_eq!(presence.report(start, LEASE), change(&["alice"], &[], true), "no answer came");
-        presence.reported(Roster::default());
+        presence.reported(Some(Roster::default()));
         assert_eq!(presence.report(start, LEASE), None);
+        presence.make_sure();
+        assert_eq!(presence.report(start, LEASE), change(&["alice"], &[], true), "the first may have come last");
+        presence.reported(Some(Roster::default()));
+        presence.make_sure();
+        assert_eq!(presence.report(start, LEASE), None, "once is enough");
         presence.forgotten();
         assert_eq!(presence.report(start, LEASE), change(&["alice"], &[], true));
-        presence.reported(Roster::default());
+        presence.reported(Some(Roster::default()));
         presence.leave(&user("alice"), start);
         presence.report(start, LEASE).unwrap();
+        presence.unanswered();
         assert!(!presence.is_settled(), "no answer came");
         let nobody = presence.report(start, LEASE).unwrap();
         assert!(nobody.whole && nobody.joined.is_empty() && nobody.lease.is_zero());
         presence.enter(user("fleeting"));
         presence.leave(&user("fleeting"), start + LINGER);
         presence.report(start, LEASE).unwrap();
-        presence.reported(Roster::default());
+        presence.reported(Some(Roster::default()));
         assert!(presence.is_settled());
     }
 

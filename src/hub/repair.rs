@@ -50,8 +50,9 @@ impl Hub {
     /// The log does not have the members' position any more: sessions are told, plain sockets come back and read what it has. In the same epoch
     /// nothing was lost: the log has only trimmed what was not read in time.
     fn reset(&self, room: &Room, from: MessageId, top: MessageId) {
-        let everybody = room.reset(top);
-        let connections = everybody.len();
+        room.end_repair(top);
+        let (members, joiners) = room.everybody();
+        let connections = members.len() + joiners.len();
         if from.epoch == top.epoch {
             self.metrics.overruns.inc();
             tracing::warn!(room = %room.name, connections, "more was said than the room's log keeps; its members start over");
@@ -59,7 +60,8 @@ impl Hub {
             self.metrics.resets.inc();
             tracing::warn!(room = %room.name, connections, "the room's log has lost its position; its members start over");
         }
-        tell_apart(room, everybody, top, None);
+        tell_apart(room, members, top, None);
+        start_over(&joiners);
     }
 
     /// The log has lost its last messages, those after `to`: sessions are told to drop them, plain sockets come back.
@@ -68,8 +70,13 @@ impl Hub {
         let (members, joiners) = room.everybody();
         tracing::warn!(room = %room.name, %to, connections = members.len(), "the room's log has lost its last messages; its members are told");
         tell_apart(room, members, top, Some(to));
-        joiners.iter().for_each(|joiner| joiner.close(come_back()));
+        start_over(&joiners);
     }
+}
+
+/// What joiners have taken already of their replay cannot be told apart from what follows.
+fn start_over(joiners: &[Arc<Connection>]) {
+    joiners.iter().for_each(|joiner| joiner.close(come_back()));
 }
 
 /// Tells sessions where a log stands that has lost something; plain sockets, which cannot be told, come back.

@@ -234,12 +234,9 @@ impl Room {
         takes
     }
 
-    /// Something may have been missed. A room that is not open yet has nothing to miss.
+    /// Something may have been missed. In a room that is being opened too: its log may have been looked at before that.
     pub(super) fn mark_stale(&self, cause: RepairCause) {
-        let state = &mut *self.state.lock();
-        if state.position.is_some() {
-            state.miss(cause);
-        }
+        self.state.lock().miss(cause);
     }
 
     /// Becomes the room's flusher, if there is something to do and nobody does it. `Some(true)`: small enough to do it at once.
@@ -302,19 +299,6 @@ impl Room {
         let state = &mut *self.state.lock();
         self.settle(state);
         end_repair(state, position);
-    }
-
-    /// The log has lost the room's position and stands at `position` now. Returns everybody, who all have to start over.
-    pub(super) fn reset(&self, position: MessageId) -> Vec<Arc<Connection>> {
-        let state = &mut *self.state.lock();
-        self.settle(state);
-        end_repair(state, position);
-        for joiner in &mut state.joiners {
-            joiner.frames.clear();
-            joiner.bytes = 0;
-            joiner.from = Some(position);
-        }
-        state.members.iter().chain(state.joiners.iter().map(|joiner| &joiner.connection)).cloned().collect()
     }
 
     /// Members, and those on their way.

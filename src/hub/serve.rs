@@ -108,6 +108,10 @@ impl Connection {
                 self.close(*close);
                 return Ending { code: close.code(), reason: close.reason() };
             }
+            if matches!(next, Some(Ok(ref message)) if !message.is_close()) && !self.is_open() {
+                // Closed meanwhile, as for a token that was taken back, and only not read yet.
+                return Ending { code: ABNORMAL, reason: String::new() };
+            }
             let close = match next {
                 Some(Ok(Message::Text(text))) => {
                     socket.get_mut().message();

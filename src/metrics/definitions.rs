@@ -290,7 +290,7 @@ impl Metrics {
         ))?,
             log_lines_suppressed: make.counter((
             "log_lines_suppressed_total",
-            "Log lines that were not written, as too many like them were.",
+            "Log lines that were not written: too many like them were, or nobody takes what is written.",
             "does something flood the log?",
         ))?,
             kubernetes_calls: make.pairs(

@@ -54,11 +54,13 @@ pub enum Limit {
     AddressConnections,
     /// Sockets opened on the node.
     Upgrades,
+    /// Bytes of history that wait for their readers.
+    Answers,
 }
 
 impl Limit {
     /// One of each.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Messages,
         Self::Subscribes,
         Self::Lobby,
@@ -66,6 +68,7 @@ impl Limit {
         Self::UserConnections,
         Self::AddressConnections,
         Self::Upgrades,
+        Self::Answers,
     ];
 
     /// The word in metrics.
@@ -79,6 +82,7 @@ impl Limit {
             Self::UserConnections => "user_connections",
             Self::AddressConnections => "address_connections",
             Self::Upgrades => "upgrades",
+            Self::Answers => "answers",
         }
     }
 }

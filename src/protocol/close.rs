@@ -103,7 +103,9 @@ impl Close {
             Self::Protocol => "not valid WebSocket",
             Self::Binary => "a binary message",
             Self::NotUtf8 => "a text message that is not UTF-8",
-            Self::TooLong => "a message took longer than `limits.message_deadline` to arrive",
+            Self::TooLong => {
+                "a message took longer than `limits.message_deadline` to arrive, as over a network that stalled: resume"
+            }
             Self::TooBig => "a message over `limits.message_bytes`",
             Self::Bug => "a fault of the server",
             Self::Restart { .. } => {
@@ -120,7 +122,16 @@ impl Close {
     /// Whether a client should come back by itself.
     #[must_use]
     pub fn may_reconnect(self) -> bool {
-        matches!(self, Self::Normal | Self::Bug | Self::Restart { .. } | Self::Slow | Self::Heartbeat | Self::Flooding)
+        matches!(
+            self,
+            Self::Normal
+                | Self::TooLong
+                | Self::Bug
+                | Self::Restart { .. }
+                | Self::Slow
+                | Self::Heartbeat
+                | Self::Flooding
+        )
     }
 
     /// Whether what still waits in the outbox is dropped. Only for a peer that does not take it anyway.

@@ -138,13 +138,14 @@ impl ProblemCode {
     ];
 
     /// What a read may be refused with.
-    pub const OF_READS: [Self; 7] = [
+    pub const OF_READS: [Self; 8] = [
         Self::InvalidRoom,
         Self::InvalidPosition,
         Self::InvalidQuery,
         Self::Auth,
         Self::Origin,
         Self::Forbidden,
+        Self::Busy,
         Self::Unavailable,
     ];
 
@@ -216,7 +217,11 @@ impl ProblemCode {
             Self::Bug => ("bug", 500, "a fault of the server"),
             Self::Draining => ("draining", 503, "this node goes away; another one takes you"),
             Self::Full => ("full", 503, "this node holds as many connections as it may; another one takes you"),
-            Self::Busy => ("busy", 503, "this node opens as many sockets a second as it may; another one takes you"),
+            Self::Busy => (
+                "busy",
+                503,
+                "this node opens as many sockets a second as it may, or holds as many answers that nobody takes; another one takes you",
+            ),
             Self::Unavailable => {
                 ("unavailable", 503, "the log, or the token's issuer, cannot be reached; for a publish see `outcome`")
             }

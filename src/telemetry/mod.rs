@@ -1,12 +1,13 @@
 //! Log lines to standard output, and traces to a collector where one is configured.
 //!
 //! Owns the process's one subscriber. The spans themselves are in `trace`, the way out in `otlp`, the form of a line in `logs`, how many of a
-//! kind there may be in `flood`. Logs follow `log.filter`; spans do not, and never show up in the logs but for their ids.
+//! kind there may be in `flood`, who waits for standard output in `writer`. Logs follow `log.filter`; spans do not, and never show up in the logs but for their ids.
 
 mod flood;
 mod logs;
 mod otlp;
 pub mod trace;
+mod writer;
 
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Guard {
     filter: LogFilter,
     tracing: Tracing,
     provider: Option<SdkTracerProvider>,
+    /// The last lines are written when it goes.
+    _lines: Option<writer::Flush>,
 }
 
 /// What is counted here.
@@ -50,7 +53,7 @@ pub struct Guard {
 pub struct Counters {
     /// Finished spans that never reached the collector.
     pub spans_dropped: IntCounter,
-    /// Log lines that were not written, as too many like them were.
+    /// Log lines that were not written, as too many like them were, or nobody took them.
     pub lines_suppressed: IntCounter,
 }
 
@@ -71,7 +74,10 @@ pub fn prepare(
     kubernetes: &Kubernetes,
     counters: Counters,
 ) -> anyhow::Result<(Dispatch, Guard)> {
-    build(log, telemetry, kubernetes, counters, logs::coloured(), std::io::stdout)
+    let (lines, flush) =
+        writer::start(std::io::stdout(), counters.lines_suppressed.clone()).context("the log's thread")?;
+    let (dispatch, guard) = build(log, telemetry, kubernetes, counters, logs::coloured(), lines)?;
+    Ok((dispatch, Guard { _lines: Some(flush), ..guard }))
 }
 
 fn build<W>(
@@ -96,7 +102,10 @@ where
     // A list rather than an `Option`, whose `None` would have spans made for nobody.
     let mut layers = vec![logs.boxed()];
     layers.extend(provider.as_ref().map(|provider| spans(provider).boxed()));
-    Ok((Dispatch::new(Registry::default().with(layers)), Guard { filter: LogFilter(handle), tracing, provider }))
+    Ok((
+        Dispatch::new(Registry::default().with(layers)),
+        Guard { filter: LogFilter(handle), tracing, provider, _lines: None },
+    ))
 }
 
 fn is_event(metadata: &Metadata<'_>) -> bool {

@@ -1,8 +1,16 @@
 //! Counted messages: each is stored once, whatever its sender has to repeat, over whichever connection and node.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Over};
+use crate::support::{
+    Chat, Client, Node, Over, Redis, eventually,
+    proxy::{Proxy, Tamper},
+};
 
 /// Sends a counted message and returns the answer to it.
 async fn send(client: &mut Client, n: u64, base: Option<u64>) -> Value {
@@ -149,4 +157,83 @@ async fn nothing_twice_over_a_failing_redis() {
         assert_eq!(reader.message().await["payload"], n);
     }
     reader.quiet().await;
+}
+
+/// What befalls the first of two messages that go to Redis together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mishap {
+    /// Neither had an answer, and as they go again Redis refuses the first.
+    Refused,
+    /// Redis does not know the function yet, and has it by the second.
+    Unknown,
+}
+
+/// Lets the first publish wait, so that others go together behind it, and has them meet a [`Mishap`].
+struct Spoiler {
+    mishap: Mishap,
+    pipelines: Arc<AtomicUsize>,
+}
+
+impl Tamper for Spoiler {
+    fn up(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let text = String::from_utf8_lossy(bytes);
+        let publishes = text.matches("_publish\r\n").count();
+        if publishes == 0 {
+            return bytes.to_vec();
+        }
+        let lost = Vec::new();
+        match (self.pipelines.fetch_add(1, Ordering::SeqCst), self.mishap) {
+            (0, _) | (2, Mishap::Refused) => lost,
+            (2, Mishap::Unknown) => text.replacen("_publish\r\n", "_publisx\r\n", 1).into_bytes(),
+            (3, Mishap::Refused) => text.replacen("FCALL", "XCALL", 1).into_bytes(),
+            _ => bytes.to_vec(),
+        }
+    }
+}
+
+/// Messages without a counter of their own stand under one of the node: the one behind must not make Redis take the one before for stored.
+async fn nothing_is_acknowledged_that_was_overtaken(mishap: Mishap) {
+    let redis = Redis::start().await;
+    let pipelines = Arc::new(AtomicUsize::new(0));
+    let spoiler = {
+        let pipelines = pipelines.clone();
+        move || -> Box<dyn Tamper> { Box::new(Spoiler { mishap, pipelines: pipelines.clone() }) }
+    };
+    let proxy = Proxy::tampering(redis.address(), Box::new(spoiler)).await;
+    let node = Node::builder().env("REDIS_URL", &format!("redis://{}", proxy.address));
+    let node = node.env("CHAT_REDIS__TIMEOUT", "1s").start().await;
+    let publish = async |text: &str| {
+        let answer = node.post("/api/chat-api/rooms/r/messages", &json!({ "payload": text }).to_string(), &[]).await;
+        (text.to_owned(), answer.status)
+    };
+    let behind = async |text: &str| {
+        eventually("the first is under way", || async { pipelines.load(Ordering::SeqCst) > 0 }).await;
+        publish(text).await
+    };
+    let (first, second, third) = tokio::join!(publish("first"), behind("second"), behind("third"));
+    let acknowledged: Vec<_> =
+        [first, second, third].into_iter().filter_map(|(text, status)| (status == 201).then_some(text)).collect();
+    assert!(pipelines.load(Ordering::SeqCst) >= 3 && acknowledged.len() >= 2, "{mishap:?}: {acknowledged:?}");
+    let history = node.get("/api/chat-api/rooms/r/messages").await.json();
+    let mut stored: Vec<String> = history["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|message| message["payload"].as_str().expect("text").to_owned())
+        .collect();
+    stored.retain(|text| acknowledged.contains(text));
+    stored.sort_unstable();
+    let mut acknowledged = acknowledged;
+    acknowledged.sort_unstable();
+    assert_eq!(stored, acknowledged, "{mishap:?}: each once");
+}
+
+#[tokio::test]
+async fn a_message_that_redis_refuses_amid_others_is_not_taken_for_stored() {
+    nothing_is_acknowledged_that_was_overtaken(Mishap::Refused).await;
+}
+
+#[tokio::test]
+async fn a_message_that_met_no_function_is_not_taken_for_stored() {
+    nothing_is_acknowledged_that_was_overtaken(Mishap::Unknown).await;
 }

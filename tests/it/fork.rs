@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Node, NodeBuilder, Over, client::Offer, eventually};
+use crate::support::{
+    Chat, Client, Node, NodeBuilder, Over, Redis,
+    client::Offer,
+    eventually,
+    proxy::{Flow, Proxy, Way, Which},
+};
 
 const PATH: &str = "/api/chat-api/ws/r";
 
@@ -150,4 +155,64 @@ async fn an_unknown_outcome_is_settled_by_the_node() {
     sender.publish(json!("end")).await;
     assert_eq!(reader.message().await["payload"], "once");
     assert_eq!(reader.message().await["payload"], "end");
+}
+
+/// A node that has not heard for a while, and a Redis that lost its last messages: who resumes there from a lost position gets nothing twice.
+#[tokio::test]
+async fn a_rollback_at_a_node_that_lags_repeats_nothing() {
+    const SUBSCRIBE: &str = "SUBSCRIBE";
+    let mut redis = Redis::start().await;
+    let proxy = Proxy::start(redis.address(), &[SUBSCRIBE]).await;
+    let node = |address| quiet(Node::builder()).env("REDIS_URL", &format!("redis://{address}"));
+    let (ahead, lags) = (node(redis.address()).start().await, node(proxy.address).start().await);
+    let mut sender = session(&ahead, PATH).await;
+    let mut member = session(&lags, PATH).await;
+    count(&mut sender, 1, 1).await;
+    assert_eq!(member.message().await["payload"], 1);
+    proxy.rule(Which::Saying(SUBSCRIBE), Way::Down, Flow { hold: true, ..Flow::default() });
+    count(&mut sender, 2, 1).await;
+    let kept = count(&mut sender, 3, 1).await["id"].clone();
+    let backup = redis.backup().await;
+    let lost = count(&mut sender, 4, 1).await["id"].clone();
+    redis.kill();
+    redis.restore(&backup);
+    redis.restart().await;
+    let mut late = session(&lags, &format!("{PATH}?after={}", lost.as_str().expect("an id"))).await;
+    let subscribed = late.next().await;
+    assert_eq!((&subscribed["recovered"], &subscribed["rollback"]), (&json!(true), &kept), "{subscribed}");
+    proxy.heal();
+    eventually("the sender goes on", || async { ahead.metric("chat_redis_up").await > 0.0 }).await;
+    while count(&mut sender, 4, 4).await["type"] != "ack" {}
+    assert_eq!(late.message().await["payload"], 4, "two and three it has");
+    for n in 2..=4 {
+        assert_eq!(member.message().await["payload"], n);
+    }
+}
+
+/// Somebody who is still being brought up to date when the log is lost: nothing of the old log follows the news.
+#[tokio::test]
+async fn nothing_old_follows_a_reset() {
+    let mut redis = Redis::start().await;
+    let node = quiet(Node::builder()).env("REDIS_URL", &redis.url()).start().await;
+    let mut sender = node.client(PATH).await;
+    for n in 0..300 {
+        sender.publish(json!({ "n": n, "text": "x".repeat(4096) })).await;
+    }
+    let proxy = Proxy::start(node.public, &[]).await;
+    proxy.rule(Which::All, Way::Down, Flow { bytes_per_second: Some(200_000), ..Flow::default() });
+    let offer = Offer::default().header("sec-websocket-protocol", "chat.v1");
+    let mut slow =
+        Client::open(proxy.address, &format!("{PATH}?after=0-0"), offer).await.expect("the upgrade succeeds");
+    assert_eq!(slow.next().await["type"], "welcome");
+    assert_eq!(slow.next().await["type"], "subscribed");
+    for _ in 0..10 {
+        assert!(slow.next().await["payload"].is_object());
+    }
+    redis.lose(None).await;
+    node.wait_for_metric("chat_resets_total", 1.0).await;
+    let mut was_reset = false;
+    while let Ok(event) = slow.next_or_close().await {
+        was_reset |= event["type"] == "subscribed";
+        assert!(!was_reset || event["payload"].is_null(), "after the reset: {}", event["id"]);
+    }
 }

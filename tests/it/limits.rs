@@ -142,8 +142,14 @@ async fn a_user_and_an_address_have_so_many_connections() {
     let refused = open("carol", "9.9.9.9").await.err().expect("four are too many");
     assert_eq!((refused.status, &refused.problem["code"]), (429, &json!("address_connections")));
     let _carol = open("carol", "9.9.9.8").await.expect("another address");
+    let mut neighbours = Vec::new();
+    for (user, address) in [("dave", "2001:db8::1"), ("erin", "2001:db8::2"), ("frank", "2001:db8::f:0:0:3")] {
+        neighbours.push(open(user, address).await.expect("three of a network"));
+    }
+    assert!(open("grace", "2001:db8::4").await.is_err(), "whoever has an IPv6 address has all of its /64");
+    neighbours.push(open("grace", "2001:db8:0:1::4").await.expect("another network"));
     alice.leave().await;
-    node.wait_for_metric("chat_connections", 3.0).await;
+    node.wait_for_metric("chat_connections", 7.0).await;
     eventually("the place is free again", || async { open("alice", "9.9.9.9").await.is_ok() }).await;
     for (reason, limit) in [("user_connections", "user_connections"), ("address_connections", "address_connections")] {
         assert!(node.metric(&format!(r#"chat_upgrade_failures_total{{reason="{reason}"}}"#)).await > 0.0);
@@ -190,6 +196,37 @@ fn closed(mut socket: TcpStream) -> u16 {
     let _ = socket.read_to_end(&mut bytes);
     let close = bytes.iter().rposition(|byte| *byte == 0x88).unwrap_or_else(|| panic!("no close frame: {bytes:?}"));
     u16::from_be_bytes([bytes[close + 2], bytes[close + 3]])
+}
+
+/// Who may not come in at all does not use up what the others need.
+#[tokio::test]
+async fn refused_upgrades_cost_nobody_else() {
+    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
+    let node = node.env("CHAT_LIMITS__UPGRADES_PER_SECOND", "1").start().await;
+    for _ in 0..10 {
+        assert_eq!(
+            Client::open(node.public, ROOM, Offer::default()).await.err().map(|refused| refused.status),
+            Some(401)
+        );
+    }
+    let offer = Offer::default().header("authorization", format!("Bearer {}", mint(SECRET, "alice")));
+    assert!(Client::open(node.public, ROOM, offer).await.is_ok());
+}
+
+/// A backend writes to a user who is not here: that is a new room once, not with each message.
+#[tokio::test]
+async fn a_room_is_new_to_requests_once() {
+    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET);
+    let node = node.env("CHAT_LIMITS__NEW_ROOMS_PER_USER", "2").start().await;
+    let token = format!("Bearer {}", mint(SECRET, "backend"));
+    let post = async |room: &str| {
+        let path = format!("/api/chat-api/rooms/{room}/messages");
+        node.post(&path, r#"{"payload":1}"#, &[("authorization", &token)]).await.status
+    };
+    for _ in 0..5 {
+        assert_eq!((post("a").await, post("b").await), (201, 201));
+    }
+    assert_eq!((post("c").await, post("a").await), (429, 201));
 }
 
 /// Bytes that never become a message: empty fragments without end, and one byte now and then.

@@ -149,7 +149,7 @@ fn config_prints_what_is_in_force() {
         .env("CHAT_DRAIN__WINDOW", "4s")
         .env("REDIS_URL", "redis://:hunter2@example:6379")
         .env("PORT", "81"));
-    for line in ["messages = 7", "window = \"4s\"", "address = \"0.0.0.0:81\"", "delay = \"5s\""] {
+    for line in ["messages = 7", "window = \"4s\"", "address = \"[::]:81\"", "delay = \"5s\""] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("hunter2") && text.contains("redis://:***@example:6379"), "{text}");

@@ -1,8 +1,15 @@
 //! Who is in a room: told to sessions by user, over all nodes, without storms.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Node, NodeBuilder, Over, PATIENCE, Redis, both, client::Offer, eventually, mint};
+use crate::support::{
+    Chat, Client, Node, NodeBuilder, Over, PATIENCE, Redis, both,
+    client::Offer,
+    eventually, mint,
+    proxy::{Flow, Proxy, Way, Which},
+};
 
 fn user(name: &str) -> Offer {
     Offer::default().header("authorization", format!("Bearer {}", mint(SECRET, name)))
@@ -232,3 +239,40 @@ async fn who_is_there_survives_a_redis_that_lost_its_data() {
 }
 
 both!(sessions_are_told_who_comes_and_goes, a_crowd_is_a_number, it_can_be_switched_off);
+
+/// A node says who is there, gives up waiting for the answer, says it again by another connection, and the first arrives after all.
+#[tokio::test]
+async fn a_report_that_arrives_late_hides_nobody() {
+    const HERE: &str = "{chat:general}:here";
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.address(), &[HERE]).await;
+    let node = |address: SocketAddr| {
+        let node = with_users(Node::builder()).env("REDIS_URL", &format!("redis://{address}"));
+        node.env("CHAT_REDIS__TIMEOUT", "1s").env("CHAT_PRESENCE__LEASE", "3s").start()
+    };
+    let (slow, other) = (node(proxy.address).await, node(redis.address()).await);
+    let hold = Flow { hold: true, ..Flow::default() };
+    proxy.rule(Which::Saying(HERE), Way::Up, hold);
+    let public = slow.public;
+    let early = tokio::spawn(async move { Client::open(public, PATH, user("bob")).await });
+    eventually("a report is held", || async { proxy.connections(Which::Saying(HERE)) > 0 }).await;
+    // That one stays held; all others are new and are not.
+    proxy.rule(Which::Saying(HERE), Way::Up, Flow::default());
+    proxy.rule_for_open(Which::Saying(HERE), Way::Up, hold);
+    proxy.cut(Which::NotSaying(HERE));
+    let mut late = Client::open(slow.public, PATH, user("alice")).await.expect("the upgrade succeeds");
+    let mut early = early.await.expect("a task").expect("the upgrade succeeds");
+    tokio::join!(early.ping(), late.ping());
+    let token = format!("Bearer {}", mint(SECRET, "carol"));
+    let count = async || {
+        let path = "/api/chat-api/rooms/general/presence";
+        crate::support::http::get(other.public, path, &[("authorization", &token)]).await.json()["count"].clone()
+    };
+    eventually("both are there", || async { count().await == 2 }).await;
+    proxy.heal();
+    // What was held is carried out at once; renewals come every second.
+    let renewals = r#"chat_redis_command_duration_seconds_count{command="renew"}"#;
+    let before = slow.metric(renewals).await;
+    eventually("leases were renewed", || async { slow.metric(renewals).await >= before + 3.0 }).await;
+    assert_eq!(count().await, 2);
+}

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Chat, Client, Node, Over, PATIENCE, Redis, eventually,
-    proxy::{Proxy, Which},
+    proxy::{Flow, Proxy, Way, Which},
+    redis::free_port,
 };
 
 /// Publishes until it is acknowledged; returns how often it was refused before, all retryable.
@@ -247,4 +248,51 @@ async fn a_node_that_finds_no_master_to_subscribe_at_sends_its_clients_away() {
     link.retarget(master.address());
     eventually("the node is ready again", || async { node.manage("/readyz").await.status == 200 }).await;
     client.publish(json!("after")).await;
+}
+
+/// A room is being opened while the subscription is gone for a moment: what is said in that moment is not left for the next message to show.
+#[tokio::test]
+async fn what_is_said_while_a_room_is_opened_arrives() {
+    const HERE: &str = "{chat:r}:here";
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.address(), &[HERE, "SUBSCRIBE"]).await;
+    let node = |address| Node::builder().env("REDIS_URL", &format!("redis://{address}"));
+    let opening =
+        node(proxy.address).env("CHAT_REDIS__TIMEOUT", "15s").env("CHAT_REDIS__PUBLISH_DEADLINE", "15s").start().await;
+    let other = node(redis.address()).start().await;
+    proxy.rule(Which::Saying(HERE), Way::Up, Flow { hold: true, ..Flow::default() });
+    let mut reader = opening.connect("/api/chat-api/ws/r").await;
+    eventually("it says who is there", || async { proxy.connections(Which::Saying(HERE)) > 0 }).await;
+    let reads = r#"chat_redis_command_duration_seconds_count{command="read"}"#;
+    eventually("it has read the log", || async { opening.metric(reads).await > 0.0 }).await;
+    proxy.retarget(([127, 0, 0, 1], free_port()).into());
+    assert!(proxy.cut(Which::Saying("SUBSCRIBE")) > 0);
+    other.client("/api/chat-api/ws/r").await.publish(json!("meanwhile")).await;
+    proxy.retarget(redis.address());
+    eventually("it is subscribed again", || async { opening.metric("chat_redis_reconnects_total").await > 0.0 }).await;
+    proxy.heal();
+    assert_eq!(reader.message().await["payload"], "meanwhile");
+}
+
+/// All of Redis waits for a read, and whoever asked has to hold it: it ends after so many bytes, and goes on from there.
+#[tokio::test]
+async fn a_read_of_long_messages_ends_early_and_goes_on() {
+    let redis = Redis::start().await;
+    let node = Node::builder().env("REDIS_URL", &redis.url()).start().await;
+    let mut sender = node.client("/api/chat-api/ws/r").await;
+    for n in 0..150 {
+        let length = if n % 20 < 9 { 10 } else { 30_000 };
+        sender.publish(json!({ "n": n, "text": "x".repeat(length) })).await;
+    }
+    let sent = async || redis.info("total_net_output_bytes").await.parse::<u64>().expect("a number");
+    let before = sent().await;
+    for query in ["", "&after=0-0"] {
+        assert_eq!(node.get(&format!("/api/chat-api/rooms/r/messages?limit=200{query}")).await.status, 200);
+    }
+    let taken = sent().await - before;
+    assert!(taken < 2 << 20, "{taken} bytes for two pages");
+    let mut reader = node.connect("/api/chat-api/ws/r?after=0-0").await;
+    for n in 0..150 {
+        assert_eq!(reader.message().await["payload"]["n"], n);
+    }
 }

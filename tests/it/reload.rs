@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use tokio::net::TcpListener;
+
 use crate::support::{
     Client, Node,
     client::Offer,
@@ -158,4 +160,26 @@ async fn a_mounted_secret_is_rotated() {
     mount.swap(&[("secret", "another secret of more than 32 bytes, too")]);
     assert_eq!(socket.closed().await.0, 4401);
     assert_eq!(open(&node, &signer, "alice").await.err(), Some(401));
+}
+
+/// It is swapped between the moment at which the node reads it and the moment at which the node listens: here a Redis that says nothing comes between.
+#[tokio::test]
+async fn a_secret_that_changes_during_the_start_is_taken() {
+    let mount = Mount::new(&[("secret", "another secret of more than 32 bytes, too")]);
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let node = Node::builder()
+        .env("AUTH_ENABLED", "true")
+        .env("CHAT_AUTH__SECRET_FILE", &mount.path("secret"))
+        .env("CHAT_SERVER__ORIGINS", "https://new.example")
+        .env("CHAT_REDIS__TIMEOUT", "3s")
+        .env("CHAT_PRESENCE__ENABLED", "false")
+        .env("REDIS_URL", &format!("redis://{}", silent.local_addr().expect("it is bound")));
+    let swap = async {
+        let connection = silent.accept().await.expect("the node has read its keys, and asks Redis");
+        mount.swap(&[("secret", SECRET)]);
+        connection
+    };
+    let (node, _connection) = tokio::join!(node.launch(), swap);
+    let signer = Signer::secret(jsonwebtoken::Algorithm::HS256);
+    eventually("its tokens count", || async { open(&node, &signer, "alice").await.is_ok() }).await;
 }

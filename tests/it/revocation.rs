@@ -59,6 +59,30 @@ async fn a_user_is_closed_everywhere_and_older_tokens_are_refused(over: Over) {
     eventually("a newer token counts", || async { open(last, &token("alice", false)).await.is_ok() }).await;
 }
 
+/// Somebody whose socket takes nothing, not even its close, and who goes on talking.
+#[tokio::test]
+async fn who_was_closed_is_not_heard_any_more() {
+    let node = guarded(Node::builder()).env("CHAT_LIMITS__OUTBOX_BYTES", "64MiB").env("CHAT_LIMITS__OUTBOX_AGE", "60s");
+    let node = node.start().await;
+    let mut stopped = open(&node, &token("alice", false)).await.expect("let in");
+    let mut sender = open(&node, &token("bob", false)).await.expect("let in");
+    stopped.ping().await;
+    for _ in 0..400 {
+        sender.publish(json!("x".repeat(8 * 1024))).await;
+    }
+    let admin = token("root", true);
+    assert_eq!(revoke(&node, "alice", &admin).await, 204);
+    for _ in 0..5 {
+        stopped.send(json!({ "payload": "late" })).await;
+    }
+    node.wait_for_metric("chat_connections", 1.0).await;
+    sender.publish(json!("end")).await;
+    let headers = [("authorization", &*format!("Bearer {admin}"))];
+    let history = http::get(node.public, "/api/chat-api/rooms/general/messages?limit=2", &headers).await.json();
+    assert_ne!(history["messages"][0]["payload"], "late");
+    assert_eq!(history["messages"][1]["payload"], "end");
+}
+
 /// The subscription is cut at the moment it is said, and one node starts only afterwards.
 #[tokio::test]
 async fn who_did_not_hear_it_reads_it() {

@@ -1,8 +1,10 @@
 //! The protocol of plain sockets: one suite, over a node alone and over two nodes on one Redis.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use serde_json::{Value, json};
 
-use crate::support::{Chat, Client, Over, client::Offer};
+use crate::support::{Chat, Client, Node, Over, client::Offer, http};
 
 /// Each test over both.
 macro_rules! over_both {
@@ -241,4 +243,16 @@ async fn too_big_and_binary_messages_close(over: Over) {
     let mut client = chat.client(1, "/api/chat-api/ws").await;
     client.socket.send(Message::binary(vec![1, 2, 3])).await.expect("sent");
     assert_eq!(client.closed().await.0, 1003);
+}
+
+#[tokio::test]
+async fn one_listener_takes_both_families() {
+    let node = Node::builder().env("CHAT_SERVER__ADDRESS", "[::]:0").env("CHAT_SERVER__MANAGEMENT_ADDRESS", "[::]:0");
+    let node = node.start().await;
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let at = |port| SocketAddr::new(address, port);
+        let client = Client::open(at(node.public.port()), "/api/chat-api/ws", Offer::default()).await;
+        client.expect("the upgrade succeeds").publish(json!(address)).await;
+        assert_eq!(http::get(at(node.management.port()), "/readyz", &[]).await.status, 200, "{address}");
+    }
 }

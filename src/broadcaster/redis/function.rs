@@ -146,7 +146,11 @@ impl Caller {
     }
 
     async fn ask_at<T: FromRedisValue>(&self, site: &Site, call: &Call) -> Result<T, Trouble> {
-        let mut connection = site.reader().await.inspect_err(|_| self.master.look())?;
+        let connection = match call.function {
+            Function::Canary => site.canary().await,
+            _ => site.reader().await,
+        };
+        let mut connection = connection.inspect_err(|_| self.master.look())?;
         let answer = ask(&mut connection, call).await;
         match &answer {
             // Late replies must not meet another caller.

@@ -162,6 +162,8 @@ pub(super) struct Site {
     timeout: Duration,
     readers: Pool,
     writers: Pool,
+    /// One connection, for the canary: it must not wait behind those who read.
+    canary: Pool,
     doubted: AtomicBool,
     left: CancellationToken,
 }
@@ -172,6 +174,7 @@ impl Site {
         Ok(Self {
             readers: pool(&info, READERS, config.timeout)?,
             writers: pool(&info, config.publishers, config.timeout)?,
+            canary: pool(&info, 1, config.timeout)?,
             info,
             certificates,
             timeout: config.timeout,
@@ -183,6 +186,11 @@ impl Site {
     /// A connection for one read.
     pub(super) async fn reader(&self) -> Result<Connection, Trouble> {
         Ok(self.readers.get().await?)
+    }
+
+    /// A connection to ask whether Redis answers.
+    pub(super) async fn canary(&self) -> Result<Connection, Trouble> {
+        Ok(self.canary.get().await?)
     }
 
     /// A connection to publish on.
@@ -223,6 +231,7 @@ impl Site {
         self.left.cancel();
         self.readers.close();
         self.writers.close();
+        self.canary.close();
     }
 }
 

@@ -4,7 +4,7 @@
 //! again, whole and in order: every message stands under a counter, its sender's or the node's own, so Redis stores each once.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::Duration,
@@ -255,21 +255,39 @@ impl Worker {
 
     /// One reply for each request, or `None` when the connection failed and nothing is known. Loads the library where it is missing.
     async fn send(&self, connection: &mut Connection, requests: &[Request]) -> Option<Vec<Result<Reply, RedisError>>> {
-        let results = self.send_once(connection, requests).await?;
-        if !results.iter().any(|result| result.as_ref().is_err_and(function::is_missing)) {
+        let results = self.send_once(connection, requests.iter()).await?;
+        let is_missing = |result: &Result<Reply, RedisError>| result.as_ref().is_err_and(function::is_missing);
+        if !results.iter().any(is_missing) {
             return Some(results);
         }
         if let Err(trouble) = function::load(connection).await {
             tracing::error!(%trouble, "cannot publish");
         }
-        // Counted as they are, those that came through meanwhile are not stored again.
-        self.send_once(connection, requests).await
+        let moved_on = |result: &Result<Reply, RedisError>| match result {
+            Ok((word, _)) => word != GAP,
+            Err(error) => !function::is_missing(error),
+        };
+        let overtaken = overtaken(requests, &results.iter().map(moved_on).collect::<Vec<_>>());
+        let again =
+            |index: &usize| results.get(*index).is_some_and(is_missing) && overtaken.get(*index) == Some(&false);
+        let again: Vec<usize> = (0..requests.len()).filter(again).collect();
+        if again.is_empty() {
+            return Some(results);
+        }
+        let repeated = self.send_once(connection, again.iter().filter_map(|index| requests.get(*index))).await?;
+        let mut results = results;
+        for (index, result) in again.into_iter().zip(repeated) {
+            if let Some(place) = results.get_mut(index) {
+                *place = result;
+            }
+        }
+        Some(results)
     }
 
     async fn send_once(
         &self,
         connection: &mut Connection,
-        requests: &[Request],
+        requests: impl Iterator<Item = &Request>,
     ) -> Option<Vec<Result<Reply, RedisError>>> {
         let mut pipeline = redis::pipe();
         for request in requests {
@@ -284,7 +302,7 @@ impl Worker {
                 Some(replies.into_iter().map(|reply| Ok(redis::from_redis_value::<Reply>(reply?)?)).collect())
             }
             Err(error) => {
-                tracing::warn!(%error, messages = requests.len(), "Redis did not answer a publish; sending it again");
+                tracing::warn!(%error, messages = pipeline.len(), "Redis did not answer a publish; sending it again");
                 None
             }
         }
@@ -326,14 +344,33 @@ impl Worker {
 
 /// Answers a batch. What may have been stored by an earlier try stays in it while Redis refuses it, say as it is loading: that is no answer.
 fn answer(batch: &mut Vec<Request>, results: Vec<Outcome>) {
+    let moved_on = |result: &Outcome| !matches!(result, Err(PublishError::Refused | PublishError::Gap { .. }));
+    let overtaken = overtaken(batch, &results.iter().map(moved_on).collect::<Vec<_>>());
     let requests = std::mem::take(batch);
-    for (request, result) in requests.into_iter().zip(results) {
-        if request.unanswered > 0 && matches!(result, Err(PublishError::Refused)) {
-            batch.push(request);
-        } else {
-            let _ = request.reply.send(result); // a sender that has gone does not mind
+    for ((request, result), overtaken) in requests.into_iter().zip(results).zip(overtaken) {
+        let undecided = request.unanswered > 0 && matches!(result, Err(PublishError::Refused));
+        match undecided {
+            true if !overtaken => batch.push(request),
+            true => drop(request.reply.send(Err(PublishError::Unknown))),
+            false => drop(request.reply.send(result)), // a sender that has gone does not mind
         }
     }
+}
+
+/// Which messages stand before one of the same sequence that may have moved it on: sent again, Redis would take them for stored.
+fn overtaken(requests: &[Request], moved_on: &[bool]) -> Vec<bool> {
+    if moved_on.iter().all(|moved_on| *moved_on) {
+        return vec![false; requests.len()]; // nothing will be sent again
+    }
+    let mut sequences: HashSet<&str> = HashSet::new();
+    let mut overtaken: Vec<bool> = Vec::with_capacity(requests.len());
+    for (request, moved_on) in requests.iter().zip(moved_on).rev() {
+        let sequence = request.sent.as_ref().map(|turn| &*turn.key);
+        overtaken.push(sequence.is_some_and(|sequence| sequences.contains(sequence)));
+        sequences.extend(sequence.filter(|_| *moved_on));
+    }
+    overtaken.reverse();
+    overtaken
 }
 
 /// A batch got no answer. An ephemeral message is nobody's loss and must not come twice.
@@ -355,13 +392,15 @@ fn answer_late(batch: &mut Vec<Request>) {
 
 /// A word and what belongs to it: see `publish` in `chat.lua`.
 type Reply = (String, String);
+/// The word of a message before its turn: nothing was stored.
+const GAP: &str = "gap";
 
 fn outcome((word, rest): Reply) -> Outcome {
     let id = rest.parse().ok();
     match (word.as_str(), rest.parse()) {
         ("ok", _) if id.is_some() => Ok(id),
         ("again" | "sent", _) => Ok(id),
-        ("gap", Ok(last_n)) => Err(PublishError::Gap { last_n }),
+        (GAP, Ok(last_n)) => Err(PublishError::Gap { last_n }),
         _ => {
             tracing::error!(word, rest, "Redis gave a reply that the function never gives");
             Err(PublishError::Unknown)

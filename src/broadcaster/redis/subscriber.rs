@@ -5,10 +5,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::pin,
     sync::{Arc, Weak},
     time::Duration,
 };
 
+use futures_util::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
@@ -153,6 +155,16 @@ struct Link {
     signs: Arc<Signs>,
 }
 
+/// One after the other, each with what Redis said: the identity. Waits for nobody: rooms are subscribed meanwhile.
+fn canaries(caller: Caller, call: Call) -> impl Stream<Item = Result<String, Trouble>> {
+    let mut tick = interval_at(Instant::now() + CANARY_EVERY, CANARY_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    stream::unfold((tick, caller, call), async |(mut tick, caller, call)| {
+        tick.tick().await;
+        Some((caller.ask(&call).await, (tick, caller, call)))
+    })
+}
+
 impl Subscriber {
     pub(super) async fn run(mut self) {
         let mut connected_before = false;
@@ -202,8 +214,7 @@ impl Subscriber {
     async fn serve(&mut self, link: Link) -> Trouble {
         let Link { site, mut connection, signs } = link;
         self.stale();
-        let mut canary = interval_at(Instant::now() + CANARY_EVERY, CANARY_EVERY);
-        canary.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut canaries = pin!(canaries(self.caller.clone(), self.canary()));
         let (mut heard, mut unanswered) = (Instant::now(), 0);
         loop {
             tokio::select! {
@@ -221,24 +232,22 @@ impl Subscriber {
                         return error.into();
                     }
                 }
-                _ = canary.tick() => {
-                    match self.caller.ask(&self.canary()).await {
-                        Ok(identity) => {
-                            unanswered = 0;
-                            self.note_identity(identity);
-                            if heard.elapsed() > SILENCE {
-                                self.readiness.redis_deaf();
-                                return Trouble::Unreachable("it is silent here, while it answers elsewhere".into());
-                            }
-                        }
-                        Err(trouble) => {
-                            unanswered += 1;
-                            if unanswered >= UNANSWERED || matches!(trouble, Trouble::Replica | Trouble::NoLibrary) {
-                                return trouble;
-                            }
+                Some(answer) = canaries.next() => match answer {
+                    Ok(identity) => {
+                        unanswered = 0;
+                        self.note_identity(identity);
+                        if heard.elapsed() > SILENCE {
+                            self.readiness.redis_deaf();
+                            return Trouble::Unreachable("it is silent here, while it answers elsewhere".into());
                         }
                     }
-                }
+                    Err(trouble) => {
+                        unanswered += 1;
+                        if unanswered >= UNANSWERED || matches!(trouble, Trouble::Replica | Trouble::NoLibrary) {
+                            return trouble;
+                        }
+                    }
+                },
             }
         }
     }

@@ -77,7 +77,7 @@ fn platform_names_are_taken() {
     ];
     let config = good("[server]\naddress = \"127.0.0.1:1\"", &env);
     assert_eq!(config.server.address.to_string(), "127.0.0.1:8081");
-    assert_eq!(config.server.management_address.to_string(), "0.0.0.0:9191");
+    assert_eq!(config.server.management_address.to_string(), "[::]:9191");
     assert_eq!(config.redis.url.as_ref().unwrap().expose(), "redis://:hunter2@redis:6379/1");
     assert_eq!(config.server.origins, ["https://a.example", "http://b.example:81"]);
     let shown = config.effective_toml() + &format!("{config:?}");
@@ -205,6 +205,7 @@ fn values_must_make_sense_together() {
         ("CHAT_LIMITS__CONNECTIONS", "0", "limits.connections"),
         ("CHAT_HISTORY__MESSAGES", "0", "history.messages"),
         ("CHAT_REDIS__PUBLISHERS", "0", "redis.publishers"),
+        ("CHAT_REDIS__REQUIRED", "true", "redis.url"),
         ("CHAT_SERVER__MANAGEMENT_ADDRESS", "127.0.0.1:8080", "server.management_address"),
         ("CHAT_SERVER__ORIGINS", "https://a.example:443", "server.origins"),
         ("CHAT_SERVER__ORIGINS", "https://a.example/", "server.origins"),

@@ -13,6 +13,12 @@ impl Rules {
             let forms = "redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path";
             self.require(false, "redis.url", format!("{forms}, or empty for none: {problem}"));
         }
+        self.require_both(
+            url.is_some() || !redis.required,
+            "redis.url",
+            "redis.required",
+            "a value, since redis.required is true: where many nodes run without Redis, each is a chat of its own (is the Secret's key empty?)",
+        );
         self.positive(redis.timeout, "redis.timeout");
         self.require_both(
             redis.publish_deadline >= redis.timeout,

@@ -15,6 +15,9 @@ use crate::{
     shutdown::Tasks,
 };
 
+/// Of a client of the suite.
+const PATIENCE: listener::Patience =
+    listener::Patience { head: Duration::from_secs(5), answer: Duration::from_secs(10) };
 /// Largest message of the suite.
 const LARGEST: usize = 16 << 20;
 const TEXT: u8 = 0x81;
@@ -68,7 +71,7 @@ async fn every_case_passes() {
     let listener = listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = Router::new().route("/", get(echo)).with_state(tasks.clone());
-    tasks.spawn_until_stopped(listener::serve(listener, router, Duration::from_secs(5), tasks.clone(), stop));
+    tasks.spawn_until_stopped(listener::serve(listener, router, PATIENCE, tasks.clone(), stop));
 
     let reports = tempfile::tempdir().unwrap();
     let mut suite = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/venv/bin/kosoku"));

@@ -60,9 +60,15 @@ pub struct Flow {
     pub reset_after: Option<usize>,
 }
 
-/// Sees the bytes of one connection and may change those that go down.
+/// Sees the bytes of one connection and may change them.
 pub trait Tamper: Send {
-    fn down(&mut self, bytes: &[u8]) -> Vec<u8>;
+    fn up(&mut self, bytes: &[u8]) -> Vec<u8> {
+        bytes.to_vec()
+    }
+
+    fn down(&mut self, bytes: &[u8]) -> Vec<u8> {
+        bytes.to_vec()
+    }
 }
 
 type TamperFactory = dyn Fn() -> Box<dyn Tamper> + Send + Sync;
@@ -196,11 +202,12 @@ async fn connect(client: TcpStream, shared: Arc<Shared>) {
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(&link));
     }
-    let tamper = shared.tamper.as_ref().map(|tamper| tamper());
+    let tamper = shared.tamper.as_ref().map(|tamper| Mutex::new(tamper()));
     let ((client_reader, client_writer), (server_reader, server_writer)) = (client.into_split(), server.into_split());
     let up = Pump { way: Way::Up, link: link.clone(), shared: shared.clone() };
     let down = Pump { way: Way::Down, link: link.clone(), shared };
-    tokio::join!(up.run(client_reader, server_writer, None), down.run(server_reader, client_writer, tamper));
+    let tamper = tamper.as_ref();
+    tokio::join!(up.run(client_reader, server_writer, tamper), down.run(server_reader, client_writer, tamper));
 }
 
 /// Closing sends a reset instead of what is left.
@@ -219,7 +226,12 @@ struct Pump {
 type Piece = (Instant, Vec<u8>);
 
 impl Pump {
-    async fn run(&self, mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, tamper: Option<Box<dyn Tamper>>) {
+    async fn run(
+        &self,
+        mut reader: OwnedReadHalf,
+        mut writer: OwnedWriteHalf,
+        tamper: Option<&Mutex<Box<dyn Tamper>>>,
+    ) {
         let (pieces, queue) = mpsc::unbounded_channel();
         let room = Semaphore::new(IN_FLIGHT);
         let passing = async {
@@ -253,7 +265,7 @@ impl Pump {
         reader: &mut OwnedReadHalf,
         pieces: mpsc::UnboundedSender<Piece>,
         room: &Semaphore,
-        mut tamper: Option<Box<dyn Tamper>>,
+        tamper: Option<&Mutex<Box<dyn Tamper>>>,
     ) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         let mut due = Instant::now();
@@ -268,8 +280,9 @@ impl Pump {
             if self.way == Way::Up {
                 self.listen(&mut tail, &bytes);
             }
-            if let Some(tamper) = &mut tamper {
-                bytes = tamper.down(&bytes);
+            if let Some(tamper) = tamper {
+                let mut tamper = tamper.lock();
+                bytes = if self.way == Way::Up { tamper.up(&bytes) } else { tamper.down(&bytes) };
             }
             let flow = self.flow();
             // Never overtakes what went before it.

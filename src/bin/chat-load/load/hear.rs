@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Close codes after which a client does not come back by itself.
-const FINAL: [u16; 7] = [1002, 1003, 1007, 1008, 1009, EXPIRED, 4403];
+const FINAL: [u16; 6] = [1002, 1003, 1007, 1009, EXPIRED, 4403];
 /// The token has expired: whoever mints has another one.
 const EXPIRED: u16 = 4401;
 /// Pause after an error that names none.
