@@ -266,6 +266,7 @@ mod tests {
         assert!(!presence.is_settled(), "no answer came");
         let nobody = presence.report(start, LEASE).unwrap();
         assert!(nobody.whole && nobody.joined.is_empty() && nobody.lease.is_zero());
+        presence.unanswered();
         presence.enter(user("fleeting"));
         presence.leave(&user("fleeting"), start + LINGER);
         presence.report(start, LEASE).unwrap();
