@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus::IntCounter;
@@ -17,6 +17,8 @@ use tracing_subscriber::fmt::MakeWriter;
 const QUEUE: usize = 4096;
 /// How long the last ones get at the end.
 const LAST: Duration = Duration::from_secs(1);
+/// How often the end looks whether the queue has room again.
+const POLL: Duration = Duration::from_millis(5);
 
 /// Where lines are handed in.
 #[derive(Debug, Clone)]
@@ -86,9 +88,12 @@ impl Drop for Line<'_> {
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        if self.lines.queue.try_send(Vec::new()).is_ok() {
-            let _ = self.written.recv_timeout(LAST);
+        let end = Instant::now() + LAST;
+        // A full queue has no place for the question either.
+        while self.lines.queue.try_send(Vec::new()).is_err() && Instant::now() < end {
+            thread::sleep(POLL);
         }
+        let _ = self.written.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }
 
