@@ -39,6 +39,26 @@ async fn slow_callbacks_leave_the_rest_to_the_log() {
 }
 
 #[tokio::test]
+async fn a_bot_that_waits_for_its_answers_catches_up() {
+    play("bot", &Chat::start_with(Over::Local, |node| node.env("CHAT_HISTORY__MESSAGES", "5000")).await.nodes).await;
+}
+
+#[tokio::test]
+async fn rooms_are_opened_late_and_many_at_once() {
+    play("late", &[Node::builder().start().await]).await;
+}
+
+#[tokio::test]
+async fn a_room_left_and_entered_again_at_once_is_a_new_one() {
+    play("quick", &[Node::builder().start().await]).await;
+}
+
+#[tokio::test]
+async fn rooms_are_left_over_the_rate_of_frames() {
+    play("limited", &[Node::builder().env("CHAT_LIMITS__MESSAGES_PER_SECOND", "20").start().await]).await;
+}
+
+#[tokio::test]
 async fn lost_sockets_and_nodes_lose_and_double_nothing() {
     let redis = Redis::start().await;
     let start = || Node::builder().env("REDIS_URL", &redis.url()).start();

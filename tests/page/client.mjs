@@ -12,6 +12,7 @@ const [file, scenario, ...urls] = process.argv.slice(2);
 const { BEGINNING, Chat } = await import(pathToFileURL(file));
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const PATIENCE_MS = 30_000;
+const AWAY_MS = 30;
 
 async function ask(what) {
   console.log(`? ${what}`);
@@ -47,6 +48,28 @@ function follow(chat, name, options) {
   return room;
 }
 
+/** A way to the server that takes a while, in both directions. */
+class Distant extends WebSocket {
+  send(text) {
+    setTimeout(() => this.readyState === 1 && super.send(text), AWAY_MS);
+  }
+
+  emit(event, ...values) {
+    if (event !== "message") return super.emit(event, ...values);
+    setTimeout(() => super.emit(event, ...values), AWAY_MS);
+    return true;
+  }
+}
+
+/** The frames that a chat sends, or gets, from now on. */
+function frames(chat, way) {
+  const list = [];
+  chat.on("frame", ({ way: other, frame }) => other === way && list.push(frame));
+  return list;
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const open = (chat) => eventually("it is open", () => chat.state.name === "open");
 const said = (room) => room.told.map(([event]) => event);
 const numbers = (count, from = 1) => Array.from({ length: count }, (_, index) => from + index);
 const joined = (...rooms) => eventually("all are in their rooms", () => rooms.every((room) => room.joined));
@@ -219,13 +242,12 @@ const scenarios = {
     let asked = 0;
     const reasons = [];
     const alice = connect(urls[0], { token: (why) => (reasons.push(why), (asked += 1), ask("token")) });
-    const frames = [];
-    alice.on("frame", ({ way, frame }) => frames.push([way, frame]));
+    const [came, sent] = [frames(alice, "in"), frames(alice, "out")];
     const red = follow(alice, "red");
     await joined(red);
     assert.equal(alice.state.from, "alice");
-    await eventually("renewed on the socket", () => frames.some(([way, { type, ref }]) => way === "in" && type === "ack" && ref === "t"));
-    assert.ok(asked >= 2 && frames.some(([, { type, token }]) => type === "auth" && token === "…"), "and not shown");
+    await eventually("renewed on the socket", () => came.some(({ type, ref }) => type === "ack" && ref === "t"));
+    assert.ok(asked >= 2 && sent.some(({ type, token }) => type === "auth" && token === "…"), "and not shown");
     await eventually("and again", () => asked >= 3);
     assert.deepEqual(alice.states, ["connecting", "open"], "one socket all the time");
     await red.send("still here");
@@ -301,14 +323,15 @@ const scenarios = {
       }
     })();
     await joined(speaks, hears);
-    const frames = [];
-    bob.on("frame", ({ frame: { type } }) => frames.push(type));
+    const [came, asked] = [frames(bob, "in"), frames(bob, "out")];
     for (let n = 1; n <= 2500; n += 500) await Promise.all(numbers(500, n).map((n) => speaks.send(n)));
-    await eventually("the rest is left to the log", () => frames.includes("unsubscribe"));
+    await eventually("all have come", () => came.filter(({ id }) => id !== undefined).length === 2500);
     assert.deepEqual(seen, [1], "the second waits for the first");
+    assert.ok(hears.joined, "who is behind may send");
     release();
     await reading;
     assert.deepEqual(seen, numbers(2500));
+    assert.ok(asked.some(({ type }) => type === "unsubscribe"), "the rest was left to the log");
     const moved = positions.slice(1).every(([before], index) => before === positions[index][1]);
     assert.ok(moved, "the position moves when the body is done");
     // A callback that fails is told of, and does not hold up the next.
@@ -320,6 +343,95 @@ const scenarios = {
     await speaks.send("good");
     await eventually("the next comes", () => seen.at(-1) === "good");
     assert.deepEqual([bob.errors.length, bob.errors[0].code, bob.errors[0].cause.message], [1, "callback", "no good"]);
+  },
+
+  /** Its listener waits for its own answers, with more messages before it than a client keeps. */
+  async bot() {
+    const [alice, bob] = [connect(urls[0], { queue: 1500 }), connect(urls[0])];
+    const speaks = alice.room("red");
+    await Promise.all(numbers(1500).map((n) => speaks.send(n)));
+    const hears = follow(bob, "red", { after: BEGINNING });
+    const answered = [];
+    hears.on("message", async ({ own, payload }) => {
+      if (!own) await hears.send(`to ${payload}`).then(() => answered.push(payload));
+    });
+    await eventually(() => `${answered.length} are answered`, () => answered.length === 1500);
+    assert.deepEqual(answered, numbers(1500));
+    assert.deepEqual(hears.got.filter((payload) => typeof payload === "number"), numbers(1500), "each once");
+  },
+
+  /** Rooms that are opened once the chat is open, many at once, and by whoever is told that it is. */
+  async late() {
+    const alice = connect(urls[0]);
+    const asked = frames(alice, "out");
+    let early;
+    alice.on("state", ({ name }) => name === "open" && (early ??= follow(alice, "red")));
+    await open(alice);
+    const many = numbers(60).map((n) => follow(alice, `room-${n}`));
+    await joined(early, ...many);
+    const subscribes = asked.filter(({ type }) => type === "subscribe");
+    assert.deepEqual(subscribes.flatMap(({ rooms }) => Object.keys(rooms)).sort(), ["red", ...many.map(({ name }) => name)].sort());
+    assert.ok(subscribes.length <= 3, `${subscribes.length} frames`);
+    // The session is in the lobby already.
+    const lobby = follow(alice, "lobby");
+    await joined(lobby);
+    await lobby.send("hi");
+    await got(lobby, ["hi"]);
+    const { position } = lobby;
+    lobby.leave();
+    const again = follow(alice, "lobby", { after: position });
+    await joined(again);
+    assert.deepEqual([said(lobby), said(again)], [["joined", "left"], ["recovered"]]);
+    // What is wrong with one room that is asked for is not the others' fault.
+    const [wrong, right] = [follow(alice, "wrong", { after: "yesterday" }), follow(alice, "right")];
+    await joined(right);
+    await eventually("it is said", () => said(wrong).length > 0);
+    assert.deepEqual([wrong.told[0][0], wrong.told[0][1].error.code], ["left", "invalid_message"]);
+    assert.deepEqual(alice.errors, []);
+  },
+
+  /** A room is left and entered again while the first answer is still on its way. */
+  async quick() {
+    const alice = connect(urls[0], { WebSocket: Distant });
+    const first = follow(alice, "red");
+    const receipts = [];
+    for (const n of numbers(5)) receipts.push(await first.send(n));
+    await got(first, numbers(5));
+    const enter = async (name, options, waitMs) => {
+      const before = follow(alice, name, options);
+      await sleep(waitMs);
+      before.leave();
+      await sleep(5);
+      return follow(alice, name, options);
+    };
+    first.leave();
+    for (const waitMs of [0, 10, AWAY_MS, 2 * AWAY_MS, 3 * AWAY_MS]) {
+      const [taken, fresh] = await Promise.all([enter("red", { after: receipts[1].id }, waitMs), enter("blue", {}, waitMs)]);
+      await joined(taken, fresh);
+      await got(taken, [3, 4, 5]);
+      assert.deepEqual([said(taken), said(fresh)], [["recovered"], ["joined"]], `after ${waitMs} ms`);
+      taken.leave();
+      fresh.leave();
+    }
+    assert.deepEqual(alice.errors, []);
+  },
+
+  /** Over the rate of frames: what is left stays left, and is entered again. */
+  async limited() {
+    const alice = connect(urls[0]);
+    await open(alice);
+    const came = frames(alice, "in");
+    const rooms = numbers(90).map((n) => follow(alice, `room-${n}`));
+    await joined(...rooms);
+    for (const room of rooms) room.leave();
+    // As many others wait until there is room for them.
+    const others = numbers(95).map((n) => follow(alice, `other-${n}`));
+    await joined(follow(alice, "room-90"), ...others);
+    const left = () => came.filter(({ type }) => type === "unsubscribed").map(({ room }) => room);
+    await eventually(() => `${left().length} are left`, () => left().length === 90);
+    assert.ok(came.some(({ code }) => code === "rate_limited"), "it was too fast");
+    assert.deepEqual(left().sort(), rooms.map(({ name }) => name).sort());
+    assert.deepEqual([alice.states, alice.errors], [["connecting", "open"], []], "one socket all the time");
   },
 };
 

@@ -35,6 +35,10 @@ const COUNTED_MS = 110 * 60_000;
 const TOKEN_TRIES = 3;
 const NEXT_TOKEN_MS = 1_000;
 const ROOMS_AT_ONCE = 50;
+/** More than a room takes in the frame that asks for it, its share of the rest included. */
+const ROOM_BYTES = 250;
+/** Rooms that were refused for a while are asked for together, and not more often. */
+const SETTLE_EVERY_MS = 100;
 const TYPING_EVERY_MS = 3_000;
 const TYPING_LASTS_MS = 6_000;
 const CLIENT_IDS = 100;
@@ -102,7 +106,6 @@ export class Chat extends Emitter {
   #byKey = new Map();
   /** The next `n` by room. It outlives a room that is left and entered again. */
   #next = new Map();
-  #asked = new Map();
   #keys = 0;
   #clientIds = [];
   #queued = 0;
@@ -152,7 +155,7 @@ export class Chat extends Emitter {
       room = new Room(this.#wire, name, (this.#keys += 1), after);
       this.#rooms.set(name, room);
       this.#byKey.set(room._key, room);
-      if (this.#state.name === "open") this.#join([room]);
+      this.#places.settle();
     }
     if (signal?.aborted) room.leave();
     else signal?.addEventListener("abort", () => room.leave(), { once: true });
@@ -269,7 +272,7 @@ export class Chat extends Emitter {
 
   #drop() {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    this.#asked.clear();
+    this.#places.end();
     const socket = this.#socket;
     this.#socket = null;
     for (const room of this.#rooms.values()) room._disconnected();
@@ -364,13 +367,13 @@ export class Chat extends Emitter {
   }
 
   #handle(frame) {
-    const room = this.#rooms.get(frame.room);
+    const room = this.#places.room(frame.room);
     switch (frame.type) {
       case "welcome": return this.#welcomed(frame);
       case "ack": return frame.ref === "t" ? this.#renewLater() : this.#ofMessage(frame)?._stored(frame);
       case "error": return this.#refusedFrame(frame);
-      case "subscribed": return room?._subscribed(frame);
-      case "unsubscribed": return room?._unsubscribed(frame);
+      case "subscribed": return this.#places.subscribed(frame);
+      case "unsubscribed": return this.#places.unsubscribed(frame);
       case "presence": return room?._presence(frame);
       case "reconnect": return void (this.#hint = Math.max(frame.after_ms, 1));
       case "pong": return;
@@ -387,22 +390,7 @@ export class Chat extends Emitter {
     this.#watch(heartbeat_ms);
     this.limits = limits;
     this.#setState({ name: "open", clientId: client_id, from, node });
-    // The server has joined the lobby already; from another position, it has to be joined anew.
-    const lobby = this.#rooms.get(LOBBY);
-    if (lobby && rooms[LOBBY] !== undefined) {
-      if (lobby._joinedAt(rooms[LOBBY])) return this.#join([...this.#rooms.values()].filter((room) => room !== lobby));
-      this.#send({ type: "unsubscribe", room: LOBBY, ref: `u${lobby._key}` });
-    }
-    this.#join([...this.#rooms.values()]);
-  }
-
-  #join(rooms) {
-    for (let start = 0; start < rooms.length; start += ROOMS_AT_ONCE) {
-      const some = rooms.slice(start, start + ROOMS_AT_ONCE);
-      const ref = `s${(this.#keys += 1)}`;
-      this.#asked.set(ref, some);
-      this.#send({ type: "subscribe", rooms: Object.fromEntries(some.map((room) => [room.name, room._asks()])), ref });
-    }
+    if (this.#state.name === "open") this.#places.begin(rooms); // a listener may have closed it
   }
 
   #ofMessage({ ref }) {
@@ -415,10 +403,8 @@ export class Chat extends Emitter {
     const error = new ChatError(code, message, { retryable, outcome: frame.outcome, room: frame.room });
     if (ref === "t") return retryable ? this.#renewIn(retryMs || FIRST_WAIT_MS) : undefined; // where none is asked for, none has to be renewed
     if (ref.startsWith("m")) return this.#ofMessage(frame)?._refused(frame, error);
-    if (ref.startsWith("u")) return retryable ? this.#byKey.get(Number(ref.slice(1)))?._leaveLater(retryMs) : undefined;
-    const asked = (this.#asked.get(ref) ?? []).filter((room) => frame.room === undefined || room.name === frame.room);
-    if (asked.length === 0) return this.#report(error);
-    for (const room of asked) room._notJoined(error, retryMs);
+    if (ref.startsWith("p")) return this.#places.refused(frame, error);
+    this.#report(error);
   }
 
   // ---- HTTP ----
@@ -456,7 +442,8 @@ export class Chat extends Emitter {
     sendText: (text) => this.#sendText(text),
     read: (path, signal) => this.#read(path, signal),
     signed: (message) => this.#signed(message),
-    join: (room) => this.#rooms.get(room.name) === room && this.#state.name === "open" && this.#join([room]),
+    rejoin: (room) => this.#places.leave(room),
+    rooms: () => this.#rooms,
     report: (error) => this.#report(error),
     limits: () => this.limits,
     sender: () => this.#sender,
@@ -470,23 +457,213 @@ export class Chat extends Emitter {
     forget: (room) => {
       this.#byKey.delete(room._key);
       if (this.#rooms.get(room.name) === room) this.#rooms.delete(room.name);
+      this.#places.leave(room);
     },
   };
+  #places = new Places(this.#wire);
 }
+
+/**
+ * The rooms that the present socket is in, or on its way to. For each name one question is under way at a time, and only the
+ * answer to that one counts: what still comes for a room that was left is not taken for what a later room of that name asked.
+ * What is wanted is compared with what is once all that happens now has happened, so that many rooms are asked for together.
+ */
+class Places {
+  #wire;
+  /**
+   * By name: `asked`, `in`, `left` (to be said yet), `leaving`, or `refused` until `due`. `room` is whose it is: nobody's is
+   * the lobby, which the server has joined unasked. `ref` is the last question's.
+   */
+  #places = new Map();
+  #open = false;
+  #planned = false;
+  #refs = 0;
+  /** To leave a room takes a frame. Once they were too fast, each waits for the last one's answer, and so long after it. */
+  #paceMs = 0;
+  #pausedUntil = 0;
+  #timer = 0;
+
+  constructor(wire) {
+    this.#wire = wire;
+  }
+
+  /** Whose the room of this name is, if the socket is in it. */
+  room(name) {
+    const place = this.#places.get(name);
+    return place?.state === "in" ? place.room : undefined;
+  }
+
+  /** A new socket, which the server has put into these rooms, each at its position. From another one, it has to be joined anew. */
+  begin(positions) {
+    this.#open = true;
+    for (const [name, id] of Object.entries(positions)) {
+      const room = this.#wire.rooms().get(name);
+      const place = { state: "in", room };
+      this.#places.set(name, place);
+      if (room && !room._joinedAt(id)) place.room = undefined;
+    }
+    this.settle();
+  }
+
+  /** The socket is gone. */
+  end() {
+    clearTimeout(this.#timer);
+    this.#open = false;
+    this.#places.clear();
+    this.#paceMs = this.#pausedUntil = 0;
+  }
+
+  /** Nothing more is to come from this room; if it is still wanted, it is joined again. */
+  leave(room) {
+    const place = this.#places.get(room.name);
+    if (place?.room !== room) return;
+    if (place.state === "refused") this.#places.delete(room.name);
+    else Object.assign(place, { state: "left", room: undefined });
+    this.settle();
+  }
+
+  /** Does what there is to do, soon. */
+  settle() {
+    if (this.#planned) return;
+    this.#planned = true;
+    queueMicrotask(() => {
+      this.#planned = false;
+      if (this.#open) this.#settle(Date.now());
+    });
+  }
+
+  #settle(now) {
+    clearTimeout(this.#timer);
+    const wanted = [...this.#wire.rooms().values()];
+    for (const room of wanted) this.#makeWay(room);
+    this.#unsubscribe(now);
+    this.#subscribe(this.#fitting(wanted.filter(({ name }) => this.#mayAsk(name, now))));
+    this.#settleLater(now);
+  }
+
+  #makeWay(room) {
+    const place = this.#places.get(room.name);
+    if (place?.state === "in" && place.room !== room) place.state = "left";
+  }
+
+  #mayAsk(name, now) {
+    const place = this.#places.get(name);
+    return !place || (place.state === "refused" && place.due <= now);
+  }
+
+  /** While some are being left, no more are asked for than the server takes; what is too many after that, it refuses. */
+  #fitting(rooms) {
+    const states = this.#states();
+    if (!states.some(isOnItsWayOut)) return rooms;
+    const taken = states.filter((state) => state !== "refused").length;
+    return rooms.slice(0, Math.max(0, this.#wire.limits().rooms - taken));
+  }
+
+  #states() {
+    return [...this.#places.values()].map(({ state }) => state);
+  }
+
+  #unsubscribe(now) {
+    const left = [...this.#places].filter(([, { state }]) => state === "left");
+    if (left.length === 0) this.#paceMs = 0;
+    if (now < this.#pausedUntil) return;
+    const free = (this.#paceMs ? 1 : WINDOW) - this.#states().filter((state) => state === "leaving").length;
+    for (const [room, place] of left.slice(0, Math.max(0, free))) {
+      Object.assign(place, { state: "leaving", ref: this.#ref() });
+      this.#wire.send({ type: "unsubscribe", room, ref: place.ref });
+    }
+  }
+
+  #subscribe(rooms) {
+    const alone = rooms.filter(({ name }) => this.#places.get(name)?.alone);
+    for (const room of alone) this.#ask([room]);
+    const others = rooms.filter((room) => !alone.includes(room));
+    const most = Math.max(1, Math.min(ROOMS_AT_ONCE, Math.floor(this.#wire.limits().message_bytes / ROOM_BYTES)));
+    for (let start = 0; start < others.length; start += most) this.#ask(others.slice(start, start + most));
+  }
+
+  #ask(rooms) {
+    const ref = this.#ref();
+    for (const room of rooms) this.#places.set(room.name, { state: "asked", room, ref });
+    this.#wire.send({ type: "subscribe", rooms: Object.fromEntries(rooms.map((room) => [room.name, room._asks()])), ref });
+  }
+
+  #ref() {
+    return `p${(this.#refs += 1)}`;
+  }
+
+  #settleLater(now) {
+    const due = (place) => (place.state === "left" ? this.#pausedUntil : place.state === "refused" ? place.due : 0);
+    const next = Math.min(...[...this.#places.values()].map(due).filter((time) => time > now));
+    if (next < Infinity) this.#timer = setTimeout(() => this.settle(), Math.max(next - now, SETTLE_EVERY_MS));
+  }
+
+  // ---- what the server says ----
+
+  subscribed(frame) {
+    const place = this.#places.get(frame.room);
+    if (!place && frame.ref === undefined) return this.#letIn(frame.room);
+    const answers = place?.state === "asked" && place.ref === frame.ref;
+    if (answers) place.state = "in";
+    if (answers || (place?.state === "in" && frame.ref === undefined)) place.room?._subscribed(frame);
+  }
+
+  /** The lobby, once a newer token allows it. */
+  #letIn(name) {
+    this.#places.set(name, { state: "in" });
+    this.settle();
+  }
+
+  unsubscribed({ room: name, reason, ref }) {
+    const place = this.#places.get(name);
+    if (!place || (place.state === "leaving" ? place.ref !== ref : ref !== undefined)) return;
+    this.#places.delete(name);
+    this.#pausedUntil = Math.max(this.#pausedUntil, Date.now() + this.#paceMs);
+    if (reason) place.room?._takenAway(reason);
+    this.settle();
+  }
+
+  refused({ ref, room, retry_after_ms: retryMs }, error) {
+    const asked = [...this.#places].filter(([name, place]) => place.ref === ref && (room ?? name) === name);
+    const due = Date.now() + (retryMs || FIRST_WAIT_MS) * (1 + Math.random());
+    for (const [name, place] of asked) {
+      if (place.state === "leaving") this.#notLeft(name, place, error, due);
+      else if (place.state === "asked") this.#notJoined(name, place, error, due, asked.length > 1 && room === undefined);
+    }
+    this.settle();
+  }
+
+  #notLeft(name, place, error, due) {
+    if (!error.retryable) return this.#places.delete(name); // it was not there
+    place.state = "left";
+    this.#paceMs = Math.max(this.#paceMs, due - Date.now());
+    this.#pausedUntil = due;
+  }
+
+  /** A frame that is refused as a whole may be so for the sake of one: then each is asked for by itself. */
+  #notJoined(name, place, error, due, withOthers) {
+    if (error.retryable) return Object.assign(place, { state: "refused", due });
+    if (withOthers) return Object.assign(place, { state: "refused", due: 0, alone: true });
+    this.#places.delete(name);
+    place.room._end(error, error);
+  }
+}
+
+const isOnItsWayOut = (state) => state === "left" || state === "leaving";
 
 /** One room: what is said there, who is there, and what is sent there. Made by `chat.room()`. */
 export class Room extends Emitter {
-  /** @type {"joining" | "joined" | "leaving" | "ended"} */
+  /** @type {"joining" | "joined" | "ended"} */
   #state = "joining";
   #wire;
   /** Position of the last message that has come; `position` follows it once the callbacks are done. */
   #received;
   #inbox = [];
   #running = false;
+  /** The callbacks are slow: what comes is left to the log, and read from there once they are done. */
   #behind = false;
   #taps = new Set();
   #outbox;
-  #timer = 0;
   #typists = new Map();
   #typedAt = 0;
   #error;
@@ -505,7 +682,7 @@ export class Room extends Emitter {
     this.#outbox = new Outbox(wire, this);
   }
 
-  /** Whether messages come at this moment. */
+  /** Whether it is in the room at this moment. */
   get joined() {
     return this.#state === "joined";
   }
@@ -538,8 +715,6 @@ export class Room extends Emitter {
 
   /** No more comes from this room. What has not been stored is rejected with `left`. */
   leave() {
-    if (this.#state === "ended") return;
-    if (this.#state !== "leaving") this.#wire.send({ type: "unsubscribe", room: this.name, ref: "u0" });
     this._end(new ChatError("left", `the room ${this.name} was left`));
   }
 
@@ -579,7 +754,7 @@ export class Room extends Emitter {
 
   /** The position to ask for. */
   _asks() {
-    this.#state = "joining";
+    if (this.#state === "joined") this.#state = "joining";
     return this.#received ?? "";
   }
 
@@ -591,40 +766,28 @@ export class Room extends Emitter {
   }
 
   _subscribed({ id, recovered, rollback, presence }) {
-    if (this.#state === "leaving" || this.#state === "ended") return;
     this.#state = "joined";
     if (presence) this._presence({ ...presence, here: presence.here ?? undefined });
     const before = this.#received;
-    if (rollback !== undefined) this.#arrived("rollback", { to: rollback, id }, rollback);
-    else if (recovered) this.#arrived("recovered", { after: before, id }, before);
-    else this.#arrived(before === undefined ? "joined" : "reset", { id }, id);
+    if (!this.#behind) this.#continues({ id, recovered, rollback }); // else it is told when the rest is asked for
     if (rollback !== undefined || (!recovered && before !== undefined)) this.#outbox.doubt();
     this.#outbox.pump();
   }
 
-  _unsubscribed({ reason }) {
-    if (this.#state === "leaving") return this.#rejoin();
-    if (!reason) return; // of an earlier room of this name
+  _takenAway(reason) {
     const error = new ChatError(reason, `the room ${this.name} is not allowed any more`);
     this._end(error, error);
   }
 
-  _notJoined(error, retryMs) {
-    if (this.#state !== "joining") return;
-    if (!error.retryable) return this._end(error, error);
-    this.#later(() => this.#wire.join(this), (retryMs || FIRST_WAIT_MS) * (1 + Math.random()));
-  }
-
   _message(message) {
-    if (this.#state !== "joined") return; // it comes again
     const who = occupantKey(message);
     if (message.id === undefined) {
       if (message.type === "typing" && !message.own) this.#typing(who, message);
       return this.#emit("ephemeral", message);
     }
     if (this.#typists.has(who)) this.#typed(who);
-    if (this.#inbox.length >= INBOX) return this.#fallBehind();
-    this.#arrived("message", message, message.id);
+    this.#behind ||= this.#inbox.length >= INBOX;
+    if (!this.#behind) this.#arrived("message", message, message.id);
   }
 
   _presence({ joined = [], left = [], here, count }) {
@@ -648,12 +811,7 @@ export class Room extends Emitter {
     this.#outbox.refused(frame, error);
   }
 
-  _leaveLater(waitMs) {
-    if (this.#state === "leaving") this.#later(() => this.#wire.send({ type: "unsubscribe", room: this.name, ref: `u${this._key}` }), waitMs);
-  }
-
   _disconnected() {
-    clearTimeout(this.#timer);
     if (this.#state !== "ended") this.#state = "joining";
     this.#behind = false; // it is asked for again, from where it is
     this.#outbox.disconnected();
@@ -664,7 +822,6 @@ export class Room extends Emitter {
     this.#state = "ended";
     this.#error = reason;
     this.#fatal = fatal;
-    clearTimeout(this.#timer);
     for (const { timer } of this.#typists.values()) clearTimeout(timer);
     this.#inbox = [];
     this.#wire.forget(this);
@@ -674,6 +831,13 @@ export class Room extends Emitter {
   }
 
   // ---- what comes from the log, in its order ----
+
+  #continues({ id, recovered, rollback }) {
+    const before = this.#received;
+    if (rollback !== undefined) this.#arrived("rollback", { to: rollback, id }, rollback);
+    else if (recovered) this.#arrived("recovered", { after: before, id }, before);
+    else this.#arrived(before === undefined ? "joined" : "reset", { id }, id);
+  }
 
   #arrived(event, value, position) {
     this.#received = position;
@@ -690,7 +854,7 @@ export class Room extends Emitter {
       this.position = entry.position;
     }
     this.#running = false;
-    if (this.#behind && this.#state === "joining") this.#rejoin();
+    if (this.#behind && this.#state === "joined") this.#rejoin();
   }
 
   /** Returns when every callback has returned, and what it returned has settled. */
@@ -702,23 +866,11 @@ export class Room extends Emitter {
     return Promise.all(told.map((result) => (typeof result?.then === "function" ? result.then(undefined, failed) : undefined)));
   }
 
-  /** The callbacks are slow: the rest stays in the log, and is read from there once they are done. */
-  #fallBehind() {
-    this.#state = "leaving";
-    this.#behind = true;
-    this.#wire.send({ type: "unsubscribe", room: this.name, ref: `u${this._key}` });
-  }
-
+  /** From where it is. It stays in the room until now: a callback may wait for what it sends there. */
   #rejoin() {
     this.#state = "joining";
-    if (this.#running) return; // then it is done when they are
     this.#behind = false;
-    this.#wire.join(this);
-  }
-
-  #later(act, waitMs) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(act, waitMs);
+    this.#wire.rejoin(this);
   }
 
   #emit(event, value) {
