@@ -59,6 +59,11 @@ async fn rooms_are_left_over_the_rate_of_frames() {
 }
 
 #[tokio::test]
+async fn what_is_no_token_is_told_and_asked_for_again() {
+    play("errorPage", &[Node::builder().start().await]).await;
+}
+
+#[tokio::test]
 async fn lost_sockets_and_nodes_lose_and_double_nothing() {
     let redis = Redis::start().await;
     let start = || Node::builder().env("REDIS_URL", &redis.url()).start();
@@ -147,7 +152,7 @@ async fn tokens_are_renewed_on_the_socket_and_replaced_when_taken_away() {
     let mut script = script("tokens", &[url(node.public)]);
     while let Some(what) = script.asks().await {
         let answer = match what.as_str() {
-            "token" => json!(token("alice", 4, json!({ "red": "spw" }))),
+            "token" => json!(token("alice", 8, json!({ "red": "spw" }))),
             "expired" => json!(token("bob", -600, json!({ "red": "sp" }))),
             "guest" => json!(token("carol", 600, json!({ "red": "s" }))),
             "revoke" => {
@@ -161,6 +166,17 @@ async fn tokens_are_renewed_on_the_socket_and_replaced_when_taken_away() {
             other => panic!("{other}"),
         };
         script.answer(&answer);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_asks_for_no_more_tokens() {
+    let node = Node::builder().env("AUTH_ENABLED", "true").env("CHAT_AUTH__SECRET", SECRET).start().await;
+    let signer = Signer::secret(Algorithm::HS256);
+    let mut script = script("clock", &[url(node.public)]);
+    while let Some(what) = script.asks().await {
+        assert_eq!(what, "token");
+        script.answer(&json!(signer.timed("alice", 600, json!({ "rooms": { "red": "spw" } }))));
     }
 }
 

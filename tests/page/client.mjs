@@ -433,6 +433,40 @@ const scenarios = {
     assert.deepEqual(left().sort(), rooms.map(({ name }) => name).sort());
     assert.deepEqual([alice.states, alice.errors], [["connecting", "open"], []], "one socket all the time");
   },
+
+  /** The backend answers with an error page, and with a newline behind the token. */
+  async errorPage() {
+    const tokens = ["<html>502 Bad Gateway</html>", "a.b.c\n", "a.b.c"];
+    const alice = connect(urls[0], { token: () => tokens.shift() });
+    const red = follow(alice, "red");
+    await red.send("at last");
+    assert.deepEqual(alice.errors.map(({ code, cause }) => [code, cause.name]), [["token", "TypeError"], ["token", "TypeError"]]);
+    assert.deepEqual(tokens, []);
+    assert.ok(!alice.errors.some(({ message }) => message.includes("html")), "and it is not repeated: it may be one");
+    // One that is always the same will not do the next time either.
+    const bob = connect(urls[0], { token: "a.b.c\n" });
+    await assert.rejects(bob.room("red").send("in vain"), { code: "token" });
+    assert.deepEqual([bob.state.name, bob.state.error.code], ["closed", "token"]);
+  },
+
+  /** The clock here is ahead: by more than the ten minutes that tokens live, and by a few seconds less. */
+  async clock() {
+    const { now } = Date;
+    Date.now = () => now() + 900_000;
+    let asked = 0;
+    const alice = connect(urls[0], { token: () => ((asked += 1), ask("token")) });
+    const red = follow(alice, "red");
+    await joined(red);
+    for (const _ of numbers(3)) await red.history();
+    await sleep(6_000);
+    assert.equal(asked, 1);
+    [Date.now, Math.random] = [() => now() + 593_500, () => 0];
+    const [bob, sent] = [connect(urls[0], { token: () => ask("token") }), []];
+    bob.on("frame", ({ frame: { type } }) => type === "auth" && sent.push(now()));
+    await eventually("it is renewed, and again", () => sent.length === 2);
+    assert.ok(sent[1] - sent[0] > 8_000, `but more and more slowly: after ${sent[1] - sent[0]} ms`);
+    assert.deepEqual([alice.states, bob.states], [["connecting", "open"], ["connecting", "open"]]);
+  },
 };
 
 try {

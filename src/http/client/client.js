@@ -34,6 +34,11 @@ const KEPT = 2_000;
 const COUNTED_MS = 110 * 60_000;
 const TOKEN_TRIES = 3;
 const NEXT_TOKEN_MS = 1_000;
+/** With less than that left, another token is asked for before it is used. */
+const ENDING_MS = 5_000;
+/** Least time from one renewal to the next, and how far that grows. */
+const FIRST_RENEWAL_MS = 5_000;
+const LONGEST_RENEWAL_MS = 60_000;
 const ROOMS_AT_ONCE = 50;
 /** More than a room takes in the frame that asks for it, its share of the rest included. */
 const ROOM_BYTES = 250;
@@ -118,6 +123,10 @@ export class Chat extends Emitter {
   #heard = true;
   #timers = {};
   #token = "";
+  /** By the clock here, which may be another than the issuer's. */
+  #tokenEnds = Infinity;
+  /** Renewals in a row that were put off. */
+  #hasty = 0;
   /** Tokens in a row that the server did not take, and what it said of the last one. */
   #badTokens = 0;
   #rejection = "";
@@ -182,13 +191,17 @@ export class Chat extends Emitter {
     this.#setState({ name: "connecting" });
     try {
       await this.#takeToken(this.#rejection ? "rejected" : "connect");
+      if (attempt === this.#attempt) this.#connect();
     } catch (error) {
-      if (attempt !== this.#attempt) return;
-      this.#report(new ChatError("token", "the token callback failed", { cause: error }));
-      return this.#wait(0);
+      if (attempt === this.#attempt) this.#notOpened(noToken(error));
     }
-    if (attempt !== this.#attempt || this.#state.name === "closed") return;
-    this.#connect();
+  }
+
+  /** A function may give another token the next time. */
+  #notOpened(error) {
+    if (typeof this.#options.token === "string") return this.#close(error);
+    this.#report(error);
+    this.#wait(0);
   }
 
   #connect() {
@@ -309,31 +322,41 @@ export class Chat extends Emitter {
 
   async #takeToken(reason = "connect", message = this.#rejection) {
     const { token } = this.#options;
-    if (typeof token !== "function") this.#token ||= token ?? "";
-    else if (!this.#token || reason !== "connect" || lifeMs(this.#token) < 5_000) this.#token = (await token({ reason, message })) ?? "";
+    if (typeof token !== "function") this.#token ||= checkToken(token ?? "");
+    else if (!this.#token || reason !== "connect" || this.#tokenEnds - Date.now() < ENDING_MS) {
+      this.#keepToken(checkToken((await token({ reason, message })) ?? ""));
+    }
+  }
+
+  #keepToken(token) {
+    this.#token = token;
+    this.#tokenEnds = Date.now() + lifeMs(token);
   }
 
   #renewLater() {
     if (typeof this.#options.token !== "function" || !this.#token) return;
     // In the last third of its life, and not when everyone else does.
-    this.#renewIn(lifeMs(this.#token) * (0.7 + 0.2 * Math.random()));
+    this.#renewIn((this.#tokenEnds - Date.now()) * (0.7 + 0.2 * Math.random()));
   }
 
+  /** Tokens that seem to end at once are asked for more and more slowly: it may be the clock here that is wrong. */
   #renewIn(waitMs) {
     clearTimeout(this.#timers.renew);
-    if (waitMs < LONGEST_TIMER_MS) this.#timers.renew = setTimeout(() => this.#renew(), Math.max(waitMs, 1_000));
+    const leastMs = Math.min(LONGEST_RENEWAL_MS, FIRST_RENEWAL_MS * 2 ** this.#hasty);
+    const hasty = waitMs < FIRST_RENEWAL_MS;
+    this.#hasty = hasty ? this.#hasty + 1 : 0;
+    if (waitMs < LONGEST_TIMER_MS) this.#timers.renew = setTimeout(() => this.#renew(), hasty ? leastMs : waitMs);
   }
 
   async #renew() {
     const socket = this.#socket;
     try {
       await this.#takeToken("renew");
+      if (this.#socket === socket && socket) this.#send({ type: "auth", token: this.#token, ref: "t" });
     } catch (error) {
-      this.#report(new ChatError("token", "the token callback failed", { cause: error }));
+      this.#report(noToken(error));
       if (this.#socket === socket) this.#renewIn(LONGEST_WAIT_MS * Math.random());
-      return;
     }
-    if (this.#socket === socket && socket) this.#send({ type: "auth", token: this.#token, ref: "t" });
   }
 
   // ---- frames ----
@@ -1060,11 +1083,25 @@ function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** How long a JWT will be valid; Infinity where it does not say. A wrong clock here makes it at most as long as the issuer said. */
+/** As one subprotocol, which is how browsers send it; an error page, or a JWT with a newline, is none. */
+function checkToken(token) {
+  if (/^[\w.!#$%&'*+^`|~-]*$/.test(token)) return token;
+  throw new TypeError("this is no token: a JWT has letters, digits and - _ . only");
+}
+
+function noToken(cause) {
+  return new ChatError("token", `there is no token that can be sent: ${cause?.message ?? cause}`, { cause });
+}
+
+/**
+ * How long a JWT that has just come will be valid; Infinity where it does not say. A wrong clock here makes it at most as long as
+ * the issuer said; one that is ahead by more than that makes every token look old, and then the issuer's word counts alone.
+ */
 function lifeMs(token) {
   try {
     const { iat = -Infinity, exp = Infinity } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
-    return Math.min(exp - iat, exp - Date.now() / 1000) * 1000;
+    const [life, left] = [(exp - iat) * 1000, exp * 1000 - Date.now()];
+    return left > ENDING_MS ? Math.min(life, left) : life;
   } catch {
     return Infinity; // not a JWT
   }
