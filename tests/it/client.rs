@@ -59,6 +59,16 @@ async fn rooms_are_left_over_the_rate_of_frames() {
 }
 
 #[tokio::test]
+async fn what_can_never_be_sent_is_refused_at_once() {
+    play("refused", &[Node::builder().start().await]).await;
+}
+
+#[tokio::test]
+async fn half_a_frame_does_not_end_it() {
+    play("tunnel", &[Node::builder().env("CHAT_LIMITS__MESSAGE_DEADLINE", "1s").start().await]).await;
+}
+
+#[tokio::test]
 async fn what_is_no_token_is_told_and_asked_for_again() {
     play("errorPage", &[Node::builder().start().await]).await;
 }

@@ -434,6 +434,51 @@ const scenarios = {
     assert.deepEqual([alice.states, alice.errors], [["connecting", "open"], []], "one socket all the time");
   },
 
+  /** What can never be sent is refused here, and harms neither the room nor the socket. */
+  async refused() {
+    const alice = connect(urls[0], { queue: undefined, fetch: undefined, token: undefined, signal: undefined });
+    const red = follow(alice, "red");
+    await joined(red);
+    for (const type of [7, null, {}, "", "Upper", "x".repeat(65), "line\n"]) {
+      await assert.rejects(red.send("?", { type }), { name: "ChatError", code: "invalid_message" });
+      assert.throws(() => red.signal(type), { name: "ChatError", code: "invalid_message" });
+    }
+    const long = "ä".repeat(20_000);
+    await assert.rejects(red.send(long), { code: "too_large" });
+    assert.throws(() => red.signal("cursor", long), { name: "ChatError", code: "too_large" });
+    assert.throws(() => red.typing(long), { code: "too_large" });
+    assert.ok(red.signal("cursor", "ä".repeat(10_000)), "which fits");
+    await red.send("goes on", { type: "a.b_c-1" });
+    await got(red, ["goes on"]);
+    assert.equal((await red.history({ limit: 1 })).messages[0].type, "a.b_c-1");
+    assert.deepEqual([alice.states, alice.errors], [["connecting", "open"], []]);
+  },
+
+  /** The socket is closed 1008 for half a frame that does not go on: a phone in a tunnel, which comes out of it. */
+  async tunnel() {
+    const sockets = [];
+    class Kept extends WebSocket {
+      constructor(...options) {
+        super(...options);
+        sockets.push(this);
+      }
+    }
+    const alice = connect(urls[0], { WebSocket: Kept });
+    const red = follow(alice, "red");
+    await joined(red);
+    const codes = [];
+    sockets[0].addEventListener("close", ({ code }) => codes.push(code));
+    const half = Buffer.from([0x81, 0xfe, 0x01, 0x00, 0, 0, 0, 0, 0]);
+    sockets[0]._socket.write(half.subarray(0, 8));
+    await sleep(1_500);
+    sockets[0]._socket.write(half.subarray(8));
+    await eventually("it is closed", () => codes.length > 0);
+    assert.deepEqual(codes, [1008]);
+    await red.send("out of it");
+    await got(red, ["out of it"]);
+    assert.deepEqual(said(red), ["joined", "recovered"]);
+  },
+
   /** The backend answers with an error page, and with a newline behind the token. */
   async errorPage() {
     const tokens = ["<html>502 Bad Gateway</html>", "a.b.c\n", "a.b.c"];

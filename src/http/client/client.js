@@ -48,7 +48,7 @@ const TYPING_EVERY_MS = 3_000;
 const TYPING_LASTS_MS = 6_000;
 const CLIENT_IDS = 100;
 /** Closes after which another socket would fare no better. 4401 depends on whether there is another token. */
-const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 4400, 4403]);
+const FINAL = new Set([1002, 1003, 1007, 1009, 4400, 4403]);
 const UNAUTHORIZED = 4401;
 const FLOODING = 4429;
 const LOBBY = "lobby";
@@ -133,16 +133,15 @@ export class Chat extends Emitter {
   #cleanUp = [];
 
   /** See `ChatOptions` in client.d.ts. */
-  constructor(options = {}) {
+  constructor({ url, token, signal, queue = 1_000, WebSocket = globalThis.WebSocket, fetch = (...args) => globalThis.fetch(...args) } = {}) {
     super();
-    this.#options = { queue: 1_000, WebSocket: globalThis.WebSocket, fetch: (...args) => globalThis.fetch(...args), ...options };
-    if (!this.#options.WebSocket) throw new TypeError("there is no WebSocket here: give one as an option (Node has its own from version 22 on)");
+    this.#options = { token, queue, WebSocket, fetch };
+    if (!WebSocket) throw new TypeError("there is no WebSocket here: give one as an option (Node has its own from version 22 on)");
     // From the service itself, the address of this file says where the service is.
-    this.#base = options.url === undefined ? new URL(".", import.meta.url) : new URL("api/chat-api/", String(options.url).replace(/\/*$/, "/"));
-    if (!/^https?:$/.test(this.#base.protocol)) throw new TypeError(`not the address of a service: ${options.url ?? import.meta.url}`);
+    this.#base = url === undefined ? new URL(".", import.meta.url) : new URL("api/chat-api/", String(url).replace(/\/*$/, "/"));
+    if (!/^https?:$/.test(this.#base.protocol)) throw new TypeError(`not the address of a service: ${url ?? import.meta.url}`);
     this.#listen(globalThis, "online", () => this.reconnect());
     this.#listen(globalThis, "offline", () => this.#socket && this.#lost(1006, "offline"));
-    const { signal } = this.#options;
     if (signal?.aborted) return void this.close();
     if (signal) this.#listen(signal, "abort", () => this.close());
     queueMicrotask(() => this.#open());
@@ -365,11 +364,19 @@ export class Chat extends Emitter {
     return this.#sendText(JSON.stringify(frame), frame);
   }
 
+  /** Whether it was sent. Throws what is too large: the server would close the socket for it, and for good. */
   #sendText(text, frame) {
     if (this.#socket?.readyState !== 1) return false;
+    this.#checkSize(text);
     this.#socket.send(text);
     if (this._heard("frame")) this.#tell("out", frame?.token ? { ...frame, token: "…" } : frame ?? JSON.parse(text));
     return true;
+  }
+
+  #checkSize(text) {
+    const most = this.limits?.message_bytes ?? Infinity;
+    if (text.length * 3 <= most || new TextEncoder().encode(text).length <= most) return;
+    throw new ChatError("too_large", `this does not fit into a frame of ${most} bytes`, { retryable: false });
   }
 
   #tell(way, frame) {
@@ -713,12 +720,16 @@ export class Room extends Emitter {
   /** Sends a message, now or when there is a connection; settles when the room's log has it (`id`), or will not have it. */
   send(payload, { type = "chat", signal } = {}) {
     if (this.#state === "ended") return Promise.reject(this.#error);
+    const wrong = faultOfType(type);
+    if (wrong) return Promise.reject(wrong);
     this.#typedAt = 0; // the others take it for the end of the typing
     return this.#outbox.add(type, payload, signal);
   }
 
-  /** Tells whoever is there now; not stored, not sent later. Whether it was sent. */
+  /** Tells whoever is there now; not stored, not sent later. Whether it was sent. Throws what can never be sent. */
   signal(type, payload = null) {
+    const wrong = faultOfType(type);
+    if (wrong) throw wrong;
     return this.joined && this.#wire.send({ type, room: this.name, ephemeral: true, payload });
   }
 
@@ -990,12 +1001,12 @@ class Outbox {
     const { n, type, json } = item;
     const head = JSON.stringify({ type, room: this.#room.name, ref: `m${this.#room._key}.${n}`, sender: this.#wire.sender(), n, base });
     const text = `${head.slice(0, -1)},"payload":${json}}`;
-    const most = this.#wire.limits()?.message_bytes ?? Infinity;
-    if (text.length * 3 > most && new TextEncoder().encode(text).length > most) {
-      this.#giveUp(item, new ChatError("too_large", `the message does not fit into a frame of ${most} bytes`));
+    try {
+      if (!this.#wire.sendText(text)) return false;
+    } catch (error) {
+      this.#giveUp(item, error);
       return true;
     }
-    if (!this.#wire.sendText(text)) return false;
     item.state = "sent";
     this.#underWay += 1;
     return true;
@@ -1074,6 +1085,13 @@ class Outbox {
     const old = ({ since }) => now - since > KEPT_MS || this.#items.length > KEPT;
     while (this.#items[0]?.state === "stored" && old(this.#items[0])) this.#items.shift();
   }
+}
+
+/** The server could not say which message it refuses for this: a frame without a readable type has no readable number. */
+function faultOfType(type) {
+  if (typeof type === "string" && /^[a-z][a-z0-9_.-]{0,63}$/.test(type)) return undefined;
+  const said = typeof type === "string" ? JSON.stringify(type.slice(0, 64)) : typeof type;
+  return new ChatError("invalid_message", `not the type of a message: ${said}: it matches ^[a-z][a-z0-9_.-]{0,63}$`, { retryable: false });
 }
 
 const occupantKey = ({ from, client_id }) => (from === undefined ? `c ${client_id}` : `u ${from}`);
