@@ -29,7 +29,6 @@ export class Conversation {
   unreadFrom = null;
   /** Where the messages before the first of `items` are; null: there are none. */
   cursor = null;
-  reading = false;
   problem = null;
   /** Why no more comes from here. */
   ended = null;
@@ -41,6 +40,8 @@ export class Conversation {
   held = false;
   position = undefined;
   #room = null;
+  /** The cursor at which older messages are being read. */
+  #reading = null;
   #session;
   #tell;
   #known = new Set();
@@ -60,9 +61,15 @@ export class Conversation {
     return this.#room?.joined ?? false;
   }
 
+  /** Whether the messages before the first of `items` are being read; what is read at another cursor does not count any more. */
+  get reading() {
+    return this.cursor !== null && this.#reading === this.cursor;
+  }
+
   /** Follows this room of a chat from now on. */
   follow(room) {
     this.#room = room;
+    this.#reading = null;
     this.ended = null;
     const on = (event, listener) => room.on(event, (value) => (this.#room === room ? listener(value) : undefined));
     on("joined", ({ id }) => this.#startOver(id));
@@ -94,7 +101,6 @@ export class Conversation {
     this.items = hadSome && note ? [{ note }] : [];
     this.#known.clear();
     this.cursor = id === BEGINNING ? null : { through: id };
-    this.reading = false;
     this.position = id;
     this.#tell("anew");
     this.#introduceSoon();
@@ -171,13 +177,14 @@ export class Conversation {
     const { cursor } = this;
     const room = this.#room;
     if (!cursor || !room || this.reading || this.items.length >= HELD) return;
-    this.reading = true;
+    const isFirst = () => cursor === this.cursor && room === this.#room; // else others are the first by now
+    this.#reading = cursor;
     this.problem = null;
     this.#tell("reading");
     let found = [];
     try {
       const { messages } = await room.history({ ...cursor, limit: PAGE });
-      if (cursor !== this.cursor || room !== this.#room) return; // it has started over meanwhile
+      if (!isFirst()) return this.#tell("older", found);
       messages.forEach(introduce);
       found = messages.map((message) => readable(message, this.#session.me)).filter((item) => !this.#isKnown(item));
       found.forEach((item) => this.#remember(item));
@@ -185,10 +192,10 @@ export class Conversation {
       this.items.unshift(...found);
       this.cursor = messages.length > 0 ? { before: messages[0].id } : null;
     } catch (error) {
-      if (cursor !== this.cursor || room !== this.#room) return;
+      if (!isFirst()) return this.#tell("older", found);
       this.problem = error;
     }
-    this.reading = false;
+    this.#reading = null;
     this.#tell("older", found);
   }
 

@@ -189,6 +189,20 @@ export default async function rooms({ base, check, equal, open, room }) {
       const log = document.getElementById("log");
       return log.scrollHeight - log.scrollTop - log.clientHeight < 40 && document.querySelectorAll("#messages .message").length <= 500;
     });
+  });
+
+  await check("what was read too late does not keep the older ones from being read", async () => {
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await alice.page.route("**/messages?*", (route) => held.then(() => route.continue()), { times: 1 });
+    await alice.page.evaluate(() => (document.getElementById("log").scrollTop = 0));
+    await alice.shows("#older", /Reading/);
+    await Promise.all(Array.from({ length: 50 }, (_, index) => say(`Wave ${index}`)));
+    await alice.page.click("#newer");
+    await alice.until("the first are let go", (kept) => document.querySelectorAll("#messages .message").length <= kept, KEPT);
+    release();
+    await alice.page.evaluate(() => (document.getElementById("log").scrollTop = 0));
+    await alice.until("older ones are read", (kept) => document.querySelectorAll("#messages .message").length > kept, KEPT);
     bot.close();
   });
 }
