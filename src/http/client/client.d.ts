@@ -9,7 +9,10 @@ export declare const BEGINNING: "0-0";
 export interface ChatOptions {
   /** Address of the service, such as `https://chat.example`. Not needed where this file is loaded from the service itself. */
   url?: string | URL;
-  /** A JWT, or a function that gets one: asked before connecting, before it expires, and when the server does not take the last one. */
+  /**
+   * A JWT, or a function that gets one: asked before connecting, before it expires, and when the server does not take the last one.
+   * If it fails, or what it gets is no token, that is told as an `error`, and it is asked again later.
+   */
   token?: string | ((why: TokenReason) => string | undefined | Promise<string | undefined>);
   /** Most messages that wait to be stored, over all rooms: 1000. More are rejected with `queue_full`. */
   queue?: number;
@@ -155,16 +158,16 @@ export declare class Chat extends Emitter<ChatEvents> {
 export declare class Room extends Emitter<RoomEvents> {
   private constructor();
   readonly name: string;
-  /** Whether messages come at this moment. */
+  /** Whether it is in the room at this moment. */
   readonly joined: boolean;
   /** Id of the last message that the listeners are done with. */
   readonly position: string | undefined;
   readonly presence: Presence;
-  /** Settles when the room's log has the message, or will not have it. In order, and stored once. */
+  /** Settles when the room's log has the message, or will not have it. In order, and stored once. `type` matches `^[a-z][a-z0-9_.-]{0,63}$`. */
   send(payload: Json, options?: { type?: string; signal?: AbortSignal }): Promise<Receipt>;
-  /** Tells whoever is there now; not stored, not sent later. Whether it was sent. */
+  /** Tells whoever is there now; not stored, not sent later. Whether it was sent. Throws what never can be: `too_large`, `invalid_message`. */
   signal(type: string, payload?: Json): boolean;
-  /** Says that the user is typing; call it at each key. */
+  /** Says that the user is typing; call it at each key. Throws what is `too_large`. */
   typing(payload?: Json): void;
   /** A part of the log: the newest messages, or those before, through or after an id. */
   history(part?: { before?: string; through?: string; after?: string; limit?: number; signal?: AbortSignal }): Promise<History>;

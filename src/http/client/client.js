@@ -376,7 +376,7 @@ export class Chat extends Emitter {
   #checkSize(text) {
     const most = this.limits?.message_bytes ?? Infinity;
     if (text.length * 3 <= most || new TextEncoder().encode(text).length <= most) return;
-    throw new ChatError("too_large", `this does not fit into a frame of ${most} bytes`, { retryable: false });
+    throw new ChatError("too_large", `the message does not fit into a frame of ${most} bytes`, { retryable: false });
   }
 
   #tell(way, frame) {
