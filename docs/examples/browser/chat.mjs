@@ -5,11 +5,14 @@ import { Chat } from "http://localhost:8080/api/chat-api/client.js";
 const $ = (id) => document.getElementById(id);
 const user = new URLSearchParams(location.search).get("user") ?? "guest";
 
-const chat = new Chat({
-  url: "http://localhost:8080",
-  // Asked for whenever a new token is needed. The backend knows its users; here it believes what the page says.
-  token: async () => (await fetch(`/token?user=${user}`)).text(),
-});
+/** Asked for whenever a new token is needed. The backend knows its users; here it believes what the page says. */
+async function token() {
+  const response = await fetch(`/token?user=${encodeURIComponent(user)}`);
+  if (!response.ok) throw new Error(`no token: HTTP ${response.status}`); // it is asked again, more and more slowly
+  return response.text();
+}
+
+const chat = new Chat({ url: "http://localhost:8080", token });
 const room = chat.room("team.red");
 
 chat.on("state", ({ name, error }) => ($("state").textContent = error ? `${name}: ${error.message}` : name));

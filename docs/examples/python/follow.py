@@ -11,11 +11,11 @@ import random
 import sys
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidMessage, InvalidStatus
 
 CHAT = "ws://localhost:8080/api/chat-api/ws"
 #: After these another socket would fare no better.
-FINAL = {1002, 1003, 1007, 1008, 1009, 4401, 4403}
+FINAL = {1002, 1003, 1007, 1009, 4401, 4403}
 
 
 async def follow(room: str, count: int) -> None:
@@ -40,14 +40,19 @@ async def follow(room: str, count: int) -> None:
                 sys.exit(f"closed: {closed}")
         except InvalidStatus as refusal:
             response = refusal.response
-            if response.status_code not in (429, 503):
-                sys.exit(f"refused: {response.body.decode()}")
-            least_s = float(response.headers["Retry-After"])
-        except OSError:
-            pass  # no answer
+            if response.status_code != 429 and response.status_code < 500:
+                sys.exit(f"refused: {(response.body or b'').decode(errors='replace')}")
+            least_s = wait_s(response.headers.get("Retry-After", ""))
+        except (OSError, InvalidMessage):
+            pass  # no answer, or none to the end
         # Spread out: everybody else has lost the server, too.
         await asyncio.sleep(least_s + random.uniform(0, min(30, 0.5 * 2**failures)))
         failures, least_s = failures + 1, 0.0
+
+
+def wait_s(retry_after: str) -> float:
+    """chat-api says so many seconds; a proxy may say nothing, or a date."""
+    return min(float(retry_after), 300) if retry_after.isdecimal() else 0.0
 
 
 def take(frame: dict, position: pathlib.Path) -> bool:
