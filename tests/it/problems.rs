@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chat_api::protocol::ProblemCode;
+use futures_util::future::join_all;
 use hyper::Method;
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Chat, Client, Issuer, Node, Over, Signer,
     client::Offer,
-    eventually,
+    eventually, fill,
     http::{self, Answer},
     mint, repository,
     token::{AUDIENCE, ISSUER, SECRET},
@@ -20,6 +21,7 @@ const PAGE: &str = "https://app.example";
 const LOBBY: &str = "/api/chat-api/ws";
 const ROOM: &str = "/api/chat-api/ws/r";
 const MESSAGES: &str = "/api/chat-api/rooms/r/messages";
+const LONG: &str = "/api/chat-api/rooms/r/messages?limit=200";
 const MESSAGE: &str = r#"{"payload":1}"#;
 const UPGRADE: [(&str, &str); 4] = [
     ("connection", "upgrade"),
@@ -117,6 +119,16 @@ async fn too_many_and_too_fast(upgrades: &mut Seen, publishes: &mut Seen) {
     upgrades.take(&upgrade(ROOM, carol).await, NewRooms);
     eventually("the node is busy", || async { code(&upgrade(LOBBY, bob).await) == Busy }).await;
     upgrades.take(&upgrade(LOBBY, bob).await, Busy);
+}
+
+/// The refusal of a node whose answers nobody takes.
+async fn answers_that_nobody_takes(reads: &mut Seen) {
+    let node = Node::builder().env("CHAT_LIMITS__OUTBOX_AGE", "60s").start().await;
+    fill(&node, "r").await;
+    let _unread = join_all((0..150).map(|_| http::unread(node.public, LONG))).await;
+    let refused = r#"chat_limited_total{limit="answers"}"#;
+    eventually("all is taken", || async { node.metric(refused).await > 0.0 }).await;
+    reads.take(&node.get(LONG).await, ProblemCode::Busy);
 }
 
 #[tokio::test]
@@ -237,6 +249,7 @@ async fn every_documented_refusal_is_real() {
     upgrades.is_all_of(&ProblemCode::OF_UPGRADES, LOBBY, "get", 101);
     upgrades.is_all_of(&ProblemCode::OF_UPGRADES, "/api/chat-api/ws/{room}", "get", 101);
     publishes.is_all_of(&ProblemCode::OF_PUBLISHES, "/api/chat-api/rooms/{room}/messages", "post", 201);
+    answers_that_nobody_takes(&mut reads).await;
     reads.is_all_of(&ProblemCode::OF_READS, "/api/chat-api/rooms/{room}/messages", "get", 200);
     let path = "/api/chat-api/users/{user}/connections";
     revocations.is_all_of(&ProblemCode::OF_REVOCATIONS, path, "delete", 204);

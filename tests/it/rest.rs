@@ -2,15 +2,15 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use socket2::SockRef;
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpSocket, TcpStream},
+
+use crate::support::{
+    Chat, Node, Over, eventually, fill,
+    http::{self, Answer},
 };
 
-use crate::support::{Chat, Node, Over, eventually, http::Answer};
-
 const ROOM: &str = "/api/chat-api/rooms/r/messages";
+/// Half a megabyte, once the room is full.
+const LONG: &str = "/api/chat-api/rooms/r/messages?limit=200";
 
 async fn publish(chat: &Chat, n: usize, body: &str, headers: &[(&str, &str)]) -> Answer {
     let headers = [&[("content-type", "application/json")], headers].concat();
@@ -168,26 +168,9 @@ async fn a_lost_redis_is_503_with_an_outcome() {
     assert_eq!(chat.nodes[0].get(ROOM).await.status, 503);
 }
 
-/// Asks for the newest messages of `r`, and reads nothing of the answer.
-async fn ask_and_wait(node: &Node) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
-    // As over a network: a node's kernel takes a megabyte at once for its own machine.
-    SockRef::from(&socket).set_tcp_mss(536).expect("short segments");
-    let mut socket = socket.connect(node.public).await.expect("it connects");
-    let request = "GET /api/chat-api/rooms/r/messages?limit=200 HTTP/1.1\r\nhost: chat\r\n\r\n";
-    socket.write_all(request.as_bytes()).await.expect("it is sent");
-    socket
-}
-
 async fn node_with_a_long_room(outbox_age: &str) -> Node {
     let node = Node::builder().env("CHAT_LIMITS__OUTBOX_AGE", outbox_age).start().await;
-    let mut client = node.client("/api/chat-api/ws/r").await;
-    for _ in 0..16 {
-        client.publish(json!("x".repeat(30_000))).await;
-    }
-    client.leave().await;
-    node.wait_for_metric("chat_connections", 0.0).await;
+    fill(&node, "r").await;
     node
 }
 
@@ -197,27 +180,24 @@ fn files(node: &Node) -> usize {
 
 #[tokio::test]
 async fn an_answer_that_nobody_takes_ends() {
-    let node = node_with_a_long_room("1s").await;
+    let node = node_with_a_long_room("3s").await;
     let before = files(&node);
-    let stopped = join_all((0..20).map(|_| ask_and_wait(&node))).await;
+    let stopped = join_all((0..20).map(|_| http::unread(node.public, LONG))).await;
     eventually("they are served", || async { files(&node) >= before + stopped.len() }).await;
     eventually("they are let go", || async { files(&node) <= before }).await;
-    assert_eq!(node.get("/api/chat-api/rooms/r/messages?limit=200").await.status, 200);
+    assert_eq!(node.get(LONG).await.status, 200);
 }
 
 #[tokio::test]
 async fn answers_that_wait_have_their_limit_over_all() {
     let node = node_with_a_long_room("60s").await;
-    let mut stopped = join_all((0..150).map(|_| ask_and_wait(&node))).await;
+    let mut stopped = join_all((0..150).map(|_| http::unread(node.public, LONG))).await;
     let refused = r#"chat_limited_total{limit="answers"}"#;
     eventually("some are refused", || async { node.metric(refused).await >= 10.0 }).await;
-    let answer = node.get("/api/chat-api/rooms/r/messages?limit=200").await;
+    let answer = node.get(LONG).await;
     assert_eq!((answer.status, &answer.json()["code"], answer.header("retry-after")), (503, &json!("busy"), "1"));
     let mut client = node.client("/api/chat-api/ws/r").await;
     client.publish(json!("the chat goes on")).await;
     stopped.clear();
-    eventually("there is room again", || async {
-        node.get("/api/chat-api/rooms/r/messages?limit=200").await.status == 200
-    })
-    .await;
+    eventually("there is room again", || async { node.get(LONG).await.status == 200 }).await;
 }

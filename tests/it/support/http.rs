@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, body::Bytes, client::conn::http1, header::HeaderMap};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -36,6 +37,18 @@ pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> A
 
 pub async fn send(address: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
     try_send(address, method, path, headers, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Asks, and reads nothing of the answer for as long as it is kept.
+pub async fn unread(address: SocketAddr, path: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    // As over a network: a node's kernel takes a megabyte at once for its own machine.
+    SockRef::from(&socket).set_tcp_mss(536).expect("short segments");
+    let mut socket = socket.connect(address).await.expect("it connects");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("it is sent");
+    socket
 }
 
 /// The same where the node may not be there.

@@ -93,6 +93,16 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl Fn
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "never: {what}");
 }
 
+/// Says half a megabyte in a room, and leaves.
+pub async fn fill(node: &Node, room: &str) {
+    let mut client = node.client(&format!("/api/chat-api/ws/{room}")).await;
+    for _ in 0..16 {
+        client.publish(serde_json::json!("x".repeat(30_000))).await;
+    }
+    client.leave().await;
+    node.wait_for_metric("chat_connections", 0.0).await;
+}
+
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
