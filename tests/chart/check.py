@@ -19,6 +19,7 @@ import tomllib
 
 import dashboard
 import generated
+import variants
 import yaml
 from generated import CHART
 from refusals import FITTING, MISMATCHES, SCHEMA_FAULTS
@@ -515,6 +516,7 @@ def main():
             check_helm3(files)
         check_mismatches(pool)
         check_schema(pool)
+    variants.run(check)
     check_generated()
     check_consistency()
     for failure in failures:

@@ -79,10 +79,39 @@ securityContext:
 
 {{/* "true" when there is, or may be, more than one replica. */}}
 {{- define "chat-api.manyReplicas" -}}
-{{- if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) -}}true{{- end -}}
+{{- if or (include "chat-api.scaledByOthers" .) (gt (int .Values.replicaCount) 1) -}}true{{- end -}}
 {{- end -}}
 
-{{/* The fewest replicas there will be. */}}
+{{/* The fewest replicas there will be; empty where somebody else says it. */}}
 {{- define "chat-api.fewestReplicas" -}}
-{{- if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.minReplicas }}{{ else }}{{ int .Values.replicaCount }}{{ end -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- int .Values.autoscaling.minReplicas -}}
+{{- else if not (kindIs "invalid" .Values.replicaCount) -}}
+{{- int .Values.replicaCount -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The most replicas there will be. Who scales it in our stead says nothing of that here: then as many as our own autoscaler may make. */}}
+{{- define "chat-api.mostReplicas" -}}
+{{- if include "chat-api.scaledByOthers" . -}}{{- int .Values.autoscaling.maxReplicas -}}{{- else -}}{{- int .Values.replicaCount -}}{{- end -}}
+{{- end -}}
+
+{{/* "true" when the number of replicas is an autoscaler's, of this chart or of somebody else (`replicaCount: null`). */}}
+{{- define "chat-api.scaledByOthers" -}}
+{{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.replicaCount) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The number of replicas to render; empty: none. Where an autoscaler has the number, it is the one that the Deployment has: to take the field out of a
+     manifest that had it is to ask for one replica. A Deployment that never had it from us keeps that, which leaves the autoscaler alone with it: an
+     annotation says so. Without a cluster to ask (helm template) and at an install there is no Deployment, and no number. */}}
+{{- define "chat-api.replicas" -}}
+{{- if include "chat-api.scaledByOthers" . -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "chat-api.fullname" .) -}}
+{{- $replicas := dig "spec" "replicas" nil $live -}}
+{{- if not (or (kindIs "invalid" $replicas) (dig "metadata" "annotations" "chat-api/replicas" "" $live)) -}}
+{{- int $replicas -}}
+{{- end -}}
+{{- else -}}
+{{- int .Values.replicaCount -}}
+{{- end -}}
 {{- end -}}

@@ -49,8 +49,7 @@
 {{/* A rollout goes pod by pod; each waits for the drain of one and the readiness of the next. */}}
 {{- define "chat-api.progressDeadline" -}}
 {{- if kindIs "invalid" .Values.progressDeadlineSeconds -}}
-{{- $most := int .Values.replicaCount -}}
-{{- if .Values.autoscaling.enabled -}}{{- $most = int .Values.autoscaling.maxReplicas -}}{{- end -}}
+{{- $most := include "chat-api.mostReplicas" . | int -}}
 {{- $each := add (include "chat-api.grace" . | int) (int .Values.minReadySeconds) 30 -}}
 {{- max 600 (mul $most $each) -}}
 {{- else -}}

@@ -1,0 +1,79 @@
+"""What single values make of the chart that no example shows. Called by check.py."""
+
+import json
+import subprocess
+
+import generated
+import yaml
+from cluster import cluster
+from schemas import valid
+
+DEPLOYMENT = "chat-chat-api"
+MARK = {"chat-api/replicas": "left-out"}
+SCALED = {"autoscaling": {"enabled": True}}
+HELM_OWNS = {"meta.helm.sh/release-name": "chat", "meta.helm.sh/release-namespace": "default"}
+
+
+def rendered(values, *arguments, helm=None, env=None):
+    """The objects for some values, each one valid."""
+    command = [helm or generated.helm(), "template", "chat", str(generated.CHART), "--kube-version", "1.36.0", *arguments, "-f", "-"]
+    done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False, env=env)
+    if done.returncode:
+        raise SystemExit(f"{json.dumps(values)}: {done.stderr}")
+    items = [item for item in yaml.safe_load_all(done.stdout) if item]
+    for item in items:
+        fault = valid(item, "1.36")
+        if fault:
+            raise SystemExit(f"{json.dumps(values)}: {item['kind']} {item['metadata']['name']}: {fault}")
+    return items
+
+
+def one(items, kind, name=DEPLOYMENT):
+    """The one object of a kind and name, or nothing."""
+    found = [item for item in items if (item["kind"], item["metadata"]["name"]) == (kind, name)]
+    return found[0] if found else None
+
+
+def live(replicas, annotations=None):
+    """A Deployment as the cluster has it."""
+    metadata = {"name": DEPLOYMENT, "namespace": "default", "labels": {"app.kubernetes.io/managed-by": "Helm"}}
+    metadata["annotations"] = HELM_OWNS | (annotations or {})
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": replicas}}
+
+
+def number(values, *arguments, **how):
+    """The replicas that are rendered, and whether the Deployment is marked as one that never had any."""
+    deployment = one(rendered(values, *arguments, **how), "Deployment")
+    return deployment["spec"].get("replicas"), deployment["metadata"].get("annotations") == MARK
+
+
+def check_replicas(check):
+    """An autoscaler's number stays, whichever way it came to have it."""
+    in_cluster = ("--dry-run=server", "--disable-openapi-validation")
+    keda = {"replicaCount": None}
+    for values in (SCALED, keda):
+        what = json.dumps(values)
+        check(f"{what}: no number without a cluster", number(values) == (None, True), number(values))
+        for helm in (generated.helm(), generated.helm() + "3"):
+            for found, expected in (
+                (None, (None, True)),
+                (live(7), (7, False)),
+                (live(0), (0, False)),
+                (live(7, MARK), (None, True)),
+            ):
+                with cluster(found) as env:
+                    got = number(values, *in_cluster, helm=helm, env=env)
+                check(f"{helm}: {what} over {found and found['spec']}", got == expected, got)
+    with cluster(live(7, MARK)) as env:
+        got = number({"replicaCount": 2}, *in_cluster, env=env)
+    check("a number of our own counts, whatever there is", got == (2, False), got)
+    check("none at all can be asked for", number({"replicaCount": 0}) == (0, False))
+    items = rendered(keda)
+    check("replicas of others: a budget", one(items, "PodDisruptionBudget"))
+    deadline = one(items, "Deployment")["spec"]["progressDeadlineSeconds"]
+    check("replicas of others: a rollout of ten fits", deadline == 10 * (55 + 15 + 30), deadline)
+
+
+def run(check):
+    """Runs all of them."""
+    check_replicas(check)
