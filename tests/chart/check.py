@@ -350,7 +350,7 @@ def check_examples(renders):
     rules = one(gateway, "NetworkPolicy", "chat-chat-api")["spec"]
     check("gateway: who may come in", [list(rule["from"][0]) for rule in rules["ingress"]] == [["namespaceSelector"]] * 2)
     ports = [[port["port"] for port in rule["ports"]] for rule in rules["egress"]]
-    check("gateway: and where the pods may go", ports == [[53, 53], ["redis"], [443]], ports)
+    check("gateway: and where the pods may go", ports == [[53, 53], ["redis"], [6443]], ports)
     keys = [argument for argument in one(gateway, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"][6:] if "*" in argument]
     check("gateway: Redis' user has the keys of the prefix", keys == ["~{talk:*", "&{talk:*"], keys)
     check("gateway: no Ingress", not one(gateway, "Ingress") and one(gateway, "HTTPRoute"))

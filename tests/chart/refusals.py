@@ -2,6 +2,7 @@
 
 NONE = {"mode": "none"}
 EXTERNAL = {"mode": "external", "external": {"existingSecret": "s"}}
+EGRESS = {"egress": {"enabled": True}}
 INGRESS = {"enabled": True, "hosts": [{"host": "a.example.org", "paths": ["/"]}]}
 
 # (Kubernetes, values, words of the message)
@@ -38,6 +39,8 @@ MISMATCHES = [
     ("1.36", {"ingress": {"enabled": True}, "auth": {"allowAnonymous": True}}, "at least one of ingress.hosts"),
     ("1.36", {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "is above"),
     ("1.36", {"autoscaling": {"enabled": True, "connections": {"enabled": False}}}, "nothing to scale on"),
+    ("1.36", {"strategy": {"rollingUpdate": {"maxSurge": 0}}}, "no pod could ever be replaced"),
+    ("1.36", {"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}}}, "no pod could ever be replaced"),
     ("1.36", {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}, "are both set"),
     ("1.36", {"podDisruptionBudget": {"maxUnavailable": 0}}, "allows no eviction"),
     ("1.36", {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "allows no eviction"),
@@ -52,9 +55,18 @@ MISMATCHES = [
     ("1.36", {"extraEnv": [{"name": "REDIS_URL", "value": "redis://other"}]}, "extraEnv sets REDIS_URL"),
     ("1.36", {"extraEnv": [{"name": "CHAT_REDIS__SENTINELS", "value": "s:1"}]}, "under redis.external"),
     ("1.36", {"extraEnv": [{"name": "CHAT_DRAIN__WINDOW", "value": "9m"}]}, "under config.drain"),
+    *[
+        ("1.36", {"extraEnv": [{"name": f"CHAT_KUBERNETES__{name}", "value": "x"}]}, f"{name}, which the chart takes from the pod itself")
+        for name in ("NAMESPACE", "POD_NAME", "POD_UID", "NODE_NAME")
+    ],
+    ("1.36", {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "extraEnv sets A more than once"),
     ("1.36", {"kubernetes": {"enabled": True}, "serviceAccount": {"create": False}}, "default ServiceAccount"),
     ("1.36", {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}}, "httpRoute.enabled opens the chat"),
     ("1.36", {"httpRoute": {"enabled": True}, "auth": {"allowAnonymous": True}}, "httpRoute.parentRefs"),
+    ("1.36", {"redis": EXTERNAL, "networkPolicy": EGRESS}, "no way to Redis (redis.mode external): allow it"),
+    ("1.36", {"otlp": {"endpoint": "http://c:4318"}, "kubernetes": {"enabled": True}, "networkPolicy": EGRESS},
+     "no way to the traces' collector (otlp.endpoint), the Kubernetes API (kubernetes.enabled): allow it"),
+    ("1.36", {"auth": {"enabled": True, "jwksUrl": "https://a/b", "issuer": "a", "audience": "b"}, "networkPolicy": EGRESS}, "no way to the issuer's keys"),
     ("1.36", {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "counts twice"),
     ("1.36", {"kubernetes": {"deletionCost": True}}, "needs the Kubernetes API"),
     ("1.29", {"kubernetes": {"enabled": True, "deletionCost": True}}, "needs Kubernetes 1.30"),
@@ -83,6 +95,10 @@ SCHEMA_FAULTS = [
     ({"config": {"telemetry": {"sampler_arg": 2}}}, "/config/telemetry/sampler_arg"),
     ({"replicaCount": "three"}, "/replicaCount"),
     ({"replicaCount": -1}, "/replicaCount"),
+    ({"strategy": {"type": "OnDelete"}}, "/strategy/type"),
+    ({"strategy": {"type": None}}, "type"),
+    ({"strategy": {"maxSurge": 1}}, "maxSurge"),
+    ({"strategy": {"rollingUpdate": {"maxSurge": "all"}}}, "/strategy/rollingUpdate/maxSurge"),
     ({"image": {"digest": "sha256:short"}}, "/image/digest"),
     ({"auth": {"publicKey": "MIIB"}}, "/auth/publicKey"),
     ({"auth": {"jwksUrl": "http://login.example.org/keys"}}, "/auth/jwksUrl"),
@@ -118,6 +134,9 @@ FITTING = [
     {"terminationGracePeriodSeconds": 55},
     {"terminationGracePeriodSeconds": 900},
     {"redis": EXTERNAL, "replicaCount": 100, "config": {"drain": {"delay": "0s", "window": "2h", "flush": "1500ms"}}},
+    {"networkPolicy": EGRESS},
+    {"redis": EXTERNAL, "networkPolicy": {"egress": {"enabled": True, "rules": [{"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}]}]}}},
+    {"redis": EXTERNAL, "networkPolicy": {"enabled": False, **EGRESS}},
     {"serviceAccount": {"create": False, "name": "mine"}},
     {"metrics": {"selector": 'job="chat", cluster=~"a|b"', "prometheusRule": {"enabled": True, "disabled": ["ChatHPAMaxed"]}}},
     {"fullnameOverride": "a-name-that-is-much-longer-than-anything-should-be-allowed-to-be"},

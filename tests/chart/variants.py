@@ -74,6 +74,18 @@ def check_replicas(check):
     check("replicas of others: a rollout of ten fits", deadline == 10 * (55 + 15 + 30), deadline)
 
 
+def check_strategy(check):
+    """What the strategy does not have stands beside none."""
+    for given, expected in (
+        ({"type": "Recreate"}, {"type": "Recreate"}),
+        ({"rollingUpdate": {"maxSurge": "100%"}}, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}}),
+        ({"rollingUpdate": None}, {"type": "RollingUpdate"}),
+    ):
+        strategy = one(rendered({"strategy": given}), "Deployment")["spec"]["strategy"]
+        check(f"strategy {json.dumps(given)}", strategy == expected, strategy)
+
+
 def run(check):
     """Runs all of them."""
     check_replicas(check)
+    check_strategy(check)
