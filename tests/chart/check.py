@@ -111,7 +111,7 @@ def check_secrets(where, items):
     check(f"{where}: renders no Secret", not [item for item in items if item["kind"] == "Secret"])
     for item in items:
         spec, _ = pod_of(item)
-        for container in (spec or {}).get("containers", []):
+        for container in [*(spec or {}).get("containers", []), *(spec or {}).get("initContainers", [])]:
             seen = set()
             for variable in container.get("env", []):
                 value = variable.get("value", "")
@@ -353,6 +353,11 @@ def check_examples(renders):
     check("gateway: and where the pods may go", ports == [[53, 53], ["redis"], [6443]], ports)
     keys = [argument for argument in one(gateway, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"][6:] if "*" in argument]
     check("gateway: Redis' user has the keys of the prefix", keys == ["~{talk:*", "&{talk:*"], keys)
+    pod = one(gateway, "Deployment")["spec"]["template"]["spec"]
+    preflight, server = pod["initContainers"][0], pod["containers"][0]
+    same = ("image", "imagePullPolicy", "securityContext", "env", "volumeMounts")
+    check("gateway: preflight sees what the server sees", [preflight[key] for key in same] == [server[key] for key in same], preflight)
+    check("gateway: … and is one", (preflight["args"], len(pod["initContainers"])) == (["preflight"], 1), preflight)
     check("gateway: no Ingress", not one(gateway, "Ingress") and one(gateway, "HTTPRoute"))
     for name, items in renders.items():
         if name not in ("kubernetes-events", "gateway"):

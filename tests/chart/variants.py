@@ -85,7 +85,54 @@ def check_strategy(check):
         check(f"strategy {json.dumps(given)}", strategy == expected, strategy)
 
 
+def check_placement(check):
+    """Each pod is where it may be; the helpers are where the chat pods may be, though not kept apart from them."""
+    nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["arm64"]}]}
+    ]}}
+    apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}]}
+    place = {"nodeSelector": {"pool": "chat"}, "tolerations": [{"key": "chat", "operator": "Exists"}], "priorityClassName": "high"}
+    affinity = {"nodeAffinity": nodes, "podAntiAffinity": apart}
+    redis = {"nodeSelector": {"pool": "data"}, "priorityClassName": "higher", "affinity": {"nodeAffinity": nodes}}
+    items = rendered({**place, "affinity": affinity, "redis": {"bundled": redis}})
+    pods = {
+        "server": (one(items, "Deployment")["spec"]["template"]["spec"], {**place, "affinity": affinity}),
+        "Job": (one(items, "Job", f"{DEPLOYMENT}-redis-secret")["spec"]["template"]["spec"], {**place, "affinity": {"nodeAffinity": nodes}}),
+        "test": (one(items, "Pod", f"{DEPLOYMENT}-check")["spec"], {**place, "affinity": {"nodeAffinity": nodes}}),
+        "Redis": (one(items, "StatefulSet", f"{DEPLOYMENT}-redis")["spec"]["template"]["spec"], redis),
+    }
+    fields = ("nodeSelector", "tolerations", "priorityClassName", "affinity")
+    for name, (pod, expected) in pods.items():
+        got = {field: pod[field] for field in fields if field in pod}
+        check(f"placement of {name}", got == expected, got)
+    for item in rendered({"affinity": {"podAntiAffinity": apart}}):
+        if item["kind"] in ("Job", "Pod"):
+            check(f"{item['kind']}: no empty affinity", "affinity" not in json.dumps(item))
+
+
+def check_preflight(check):
+    """It comes last, with all that the service has."""
+    own = {"name": "first", "image": "a:1", "resources": {"requests": {"cpu": "1m"}}}
+    more = {
+        "initContainers": [own],
+        "extraEnv": [{"name": "A", "value": "1"}],
+        "envFrom": [{"secretRef": {"name": "s"}}],
+        "extraVolumes": [{"name": "scratch", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+    }
+    pod = one(rendered(more), "Deployment")["spec"]["template"]["spec"]
+    check("preflight: off unless it is asked for", pod["initContainers"] == [own], pod["initContainers"])
+    pod = one(rendered({**more, "preflight": {"enabled": True}}), "Deployment")["spec"]["template"]["spec"]
+    first, preflight = pod["initContainers"]
+    server = pod["containers"][0]
+    check("preflight: after the others", (first, preflight["name"]) == (own, "preflight"))
+    for field in ("env", "envFrom", "volumeMounts"):
+        check(f"preflight: the service's {field}", preflight[field] == server[field], preflight[field])
+
+
 def run(check):
     """Runs all of them."""
     check_replicas(check)
     check_strategy(check)
+    check_placement(check)
+    check_preflight(check)

@@ -161,6 +161,33 @@ valueFrom:
 {{- end }}
 {{- end -}}
 
+{{/* What the service's container is told, and what `preflight` has to be told to see the same. */}}
+{{- define "chat-api.serverEnv" -}}
+env:
+  - name: CHAT_CONFIG
+    value: /etc/chat-api/config/config.toml
+  {{- include "chat-api.podIdentityEnv" . | trim | nindent 2 }}
+  {{- include "chat-api.redisEnv" . | nindent 2 }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "chat-api.serverMounts" -}}
+volumeMounts:
+  {{- include "chat-api.configMounts" . | nindent 2 }}
+  {{- with include "chat-api.redisMounts" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
 {{/* The configuration file and the key: whole directories, so that changes of the ConfigMap and the Secret arrive. */}}
 {{- define "chat-api.configMounts" -}}
 - name: config

@@ -72,6 +72,31 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end -}}
 
+{{/* On which nodes a pod may be, and how much it matters. Takes (dict "from" VALUES "affinity" …). */}}
+{{- define "chat-api.placement" -}}
+{{- with .from.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .from.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .from.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The same for the pods that help, which run the same image: where the chat pods may be. What keeps those apart from each other must not keep a helper
+     from a node on which one of them is. */}}
+{{- define "chat-api.helperPlacement" -}}
+{{- include "chat-api.placement" (dict "from" .Values "affinity" (pick .Values.affinity "nodeAffinity")) -}}
+{{- end -}}
+
 {{/* "true" when the chart can make itself a token, or needs none. */}}
 {{- define "chat-api.testable" -}}
 {{- if or (not .Values.auth.enabled) (and .Values.auth.existingSecret (not .Values.auth.keySet)) -}}true{{- end -}}
