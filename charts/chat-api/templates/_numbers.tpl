@@ -19,12 +19,12 @@
 {{- define "chat-api.bytes" -}}
 {{- $text := .value | toString | nospace -}}
 {{- if kindIs "float64" .value -}}{{- $text = .value | int64 | toString -}}{{- end -}}
-{{- if not (regexMatch "^[0-9]+([kKMGT]i?)?B?$" $text) -}}
-{{- fail (printf "chat-api: %s: %q is not a size: write a whole number with a unit, as 256MiB or 512Mi" .key $text) -}}
+{{- if not (regexMatch "^[0-9]+([.][0-9]+)?([kKMGT]i?)?B?$" $text) -}}
+{{- fail (printf "chat-api: %s: %q is not a size: write a number with a unit, as 256MiB, 512Mi or 1.5Gi" .key $text) -}}
 {{- end -}}
 {{- $units := dict "" 1 "k" 1000 "K" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
 {{- $unit := regexFind "[kKMGT]i?" $text -}}
-{{- mul (regexFind "[0-9]+" $text | int64) (get $units $unit | int64) -}}
+{{- mulf (regexFind "[0-9.]+" $text | float64) (get $units $unit | float64) | int64 -}}
 {{- end -}}
 
 {{/* Seconds a pod needs from the start of its end: preStop, then drain delay + window + flush, and 10 % on top. */}}
