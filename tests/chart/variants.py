@@ -130,9 +130,21 @@ def check_preflight(check):
         check(f"preflight: the service's {field}", preflight[field] == server[field], preflight[field])
 
 
+def check_slow_drains(check):
+    """The alert on a drain that does not end is there where there is time for it: 55 s, and 60 more."""
+    for grace, times, there in ((None, {}, False), (114, {}, False), (115, {}, True), (None, {"ChatDrainTooSlow": "50s"}, True)):
+        rule = {"enabled": True, "for": times}
+        items = rendered({"metrics": {"prometheusRule": rule}, "terminationGracePeriodSeconds": grace})
+        alerts = {alert["alert"]: alert for group in one(items, "PrometheusRule")["spec"]["groups"] for alert in group["rules"]}
+        found = alerts.get("ChatDrainTooSlow")
+        check(f"ChatDrainTooSlow with {grace} s and {times}", bool(found) == there, found)
+        check("… after its time", not found or found["for"] == times.get("ChatDrainTooSlow", "55s"), found)
+
+
 def run(check):
     """Runs all of them."""
     check_replicas(check)
     check_strategy(check)
     check_placement(check)
     check_preflight(check)
+    check_slow_drains(check)

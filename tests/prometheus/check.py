@@ -72,6 +72,8 @@ def check_alerts(folder):
             check(f"promtool test rules {file}", done.returncode == 0, done.stdout + done.stderr)
     check("each alert has a test in which it fires", fires == set(rules), set(rules) ^ fires)
     check("each alert has a test in which it does not", quiet == set(rules), set(rules) ^ quiet)
+    said = re.search(r"\((\d+) alerts,", (chart.generated.CHART / "README.md").read_text())[1]
+    check("the chart's README counts them", int(said) == len(rules), f"{said}, not {len(rules)}")
     sections = set(re.findall(r"^### (Chat\w+)$", RUNBOOKS.read_text(), re.MULTILINE))
     check("each alert has its runbook, and each runbook its alert", sections == set(rules), set(rules) ^ sections)
     for name, rule in rules.items():

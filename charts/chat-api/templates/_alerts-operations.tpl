@@ -29,6 +29,13 @@ chat-pods:
     severity: warning
     summary: Fewer pods are ready than there should be.
     description: "Pods that are ready: [[ $value ]]."
+  # A rollout does not cause it: the instance is the pod's name, so a new pod is another series.
+  - alert: ChatPodRestarted
+    expr: |-
+      max by (namespace, job, instance) (changes(process_start_time_seconds{{ $all }}[15m])) > 0
+    severity: warning
+    summary: A pod's process ended and was started again.
+    description: "[[ $labels.instance ]] was started again within 15 minutes: [[ $value ]] times."
   - alert: ChatFileDescriptorsNearLimit
     expr: |-
       process_open_fds{{ $all }} / process_max_fds{{ $all }} > {{ $limit.filesRatio }}
@@ -88,7 +95,9 @@ chat-drain:
     severity: warning
     summary: A pod that went away had to cut connections.
     description: "Connections cut at the end of a drain: [[ $value ]]."
+  # Kubernetes kills the pod at the end of its grace period: without a minute more than the drain needs there would be nobody left to ask.
   - alert: ChatDrainTooSlow
+    when: {{ or (hasKey $rule.for "ChatDrainTooSlow") (ge (include "chat-api.grace" . | int) (add 60 (include "chat-api.neededGrace" .) | int)) }}
     expr: |-
       chat_draining{{ $all }} == 1
     for: {{ include "chat-api.neededGrace" . }}s

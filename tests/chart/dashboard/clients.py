@@ -49,8 +49,8 @@ ROWS = [
             stat(
                 "Publishes that are taken",
                 "percentunit",
-                "Of those that were not refused for a fault of the client's, in the time shown.",
-                f"1 - {increase('chat_refusals_total', UNAVAILABLE)} / {increase('chat_publish_duration_seconds_count')}",
+                "Of those that were not refused for a fault of the client's, in the time shown; at least so many, as rooms that cannot be joined count too.",
+                f"1 - clamp_max({increase('chat_refusals_total', UNAVAILABLE)} / ({increase('chat_publish_duration_seconds_count')} > 0), 1)",
                 steps=GOOD_SHARE,
             ),
             stat(
