@@ -141,6 +141,39 @@ def check_slow_drains(check):
         check("… after its time", not found or found["for"] == times.get("ChatDrainTooSlow", "55s"), found)
 
 
+def check_service(check):
+    """A load balancer is asked for as it is meant; by default nothing is said of it."""
+    fields = {"loadBalancerClass": "example.org/nlb", "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32"], "externalTrafficPolicy": "Local"}
+    anyone = {"auth": {"allowAnonymous": True}}
+    spec = one(rendered({"service": {"type": "LoadBalancer", **fields}, **anyone}), "Service")["spec"]
+    check("a load balancer's fields", {key: spec.get(key) for key in fields} == fields, spec)
+    spec = one(rendered({"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}, **anyone}), "Service")["spec"]
+    check("a node port's policy", spec["externalTrafficPolicy"] == "Local", spec)
+    check("… and nothing else", not set(fields) & set(one(rendered({}), "Service")["spec"]))
+
+
+def check_metrics(check):
+    """Metrics of one's own come after the chart's, or alone."""
+    own = {"type": "External", "external": {"metric": {"name": "m"}, "target": {"type": "Value", "value": "5"}}}
+    for scaling, types in (
+        ({"cpu": {"utilization": 70}}, ["Pods", "Resource", "External"]),
+        ({"connections": {"enabled": False}}, ["External"]),
+    ):
+        scaler = one(rendered({"autoscaling": {"enabled": True, "metrics": [own], **scaling}}), "HorizontalPodAutoscaler")
+        metrics = scaler["spec"]["metrics"]
+        check(f"metrics of one's own, {scaling}", [each["type"] for each in metrics] == types and metrics[-1] == own, metrics)
+
+
+def check_rights(check):
+    """Without the right to give rights nothing of the kind is rendered, and the rest is as before."""
+    values = {"kubernetes": {"enabled": True}, "redis": {"bundled": {"existingSecret": "s"}}}
+    account = {"serviceAccount": {"create": False, "name": "bound"}}
+    before, after = rendered({**values, **account}), rendered({**values, **account, "rbac": {"create": False}})
+    rights = [item for item in before if item["kind"] in ("Role", "RoleBinding")]
+    check("rbac.create false: no rights", len(rights) == 2 and [item for item in before if item not in rights] == after)
+    check("rbac.create false: the account that was bound", one(after, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "bound")
+
+
 def run(check):
     """Runs all of them."""
     check_replicas(check)
@@ -148,3 +181,6 @@ def run(check):
     check_placement(check)
     check_preflight(check)
     check_slow_drains(check)
+    check_service(check)
+    check_metrics(check)
+    check_rights(check)
