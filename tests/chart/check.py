@@ -148,6 +148,10 @@ def check_selectors(where, items):
             hit = {pod for pod, metadata in pods if any(selects(peer, metadata) for peer in allowed)}
             own = {f"{RELEASE}-chat-api", f"{RELEASE}-chat-api-check"}
             check(f"{where} NetworkPolicy {name}: lets only the service and its test in", hit <= own and len(hit) > 0, hit)
+        if item["kind"] in ("PodMonitor", "ServiceMonitor"):
+            end = (spec.get("podMetricsEndpoints") or spec.get("endpoints"))[0]
+            by_pod = {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
+            check(f"{where} {item['kind']}: the instance is the pod, so that a new one is no restart", by_pod in end["relabelings"])
         if item["kind"] == "PodMonitor":
             hit = [pod for pod, metadata in pods if selects(spec["selector"]["matchLabels"], metadata)]
             check(f"{where}: the PodMonitor finds the service's pods", hit == [f"{RELEASE}-chat-api"], hit)
@@ -360,6 +364,15 @@ def check_examples(renders):
     check("gateway: … and is one", (preflight["args"], len(pod["initContainers"])) == (["preflight"], 1), preflight)
     check("gateway: no Ingress", not one(gateway, "Ingress") and one(gateway, "HTTPRoute"))
     for name, items in renders.items():
+        toml = toml_of(items)
+        addresses = (toml["server"]["address"], toml["server"]["management_address"])
+        check(f"{name}: listens on both families", addresses == ("[::]:8080", "[::]:9090"), addresses)
+        test, server = one(items, "Pod"), one(items, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        for container in test["spec"]["initContainers"] + test["spec"]["containers"] if test else []:
+            for field in ("env", "volumeMounts"):
+                check(f"{name}: helm test's {container['name']} has the service's {field}", container[field] == server[field])
+        required = toml.get("redis", {}).get("required", False)
+        check(f"{name}: needs the Redis that it is to have", required is (name != "single"), required)
         if name not in ("kubernetes-events", "gateway"):
             roles = [item for item in items if item["kind"] == "Role" and item["metadata"]["name"] == "chat-chat-api"]
             check(f"{name}: no rights for the service", not roles)

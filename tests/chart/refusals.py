@@ -59,6 +59,7 @@ MISMATCHES = [
     ("1.29", {"preStopSleepSeconds": 1}, "needs Kubernetes 1.30"),
     ("1.36", {"extraEnv": [{"name": "REDIS_URL", "value": "redis://other"}]}, "extraEnv sets REDIS_URL"),
     ("1.36", {"extraEnv": [{"name": "CHAT_REDIS__SENTINELS", "value": "s:1"}]}, "under redis.external"),
+    ("1.36", {"extraEnv": [{"name": "CHAT_REDIS__REQUIRED", "value": "false"}]}, "under redis.mode"),
     ("1.36", {"extraEnv": [{"name": "CHAT_DRAIN__WINDOW", "value": "9m"}]}, "under config.drain"),
     *[
         ("1.36", {"extraEnv": [{"name": f"CHAT_KUBERNETES__{name}", "value": "x"}]}, f"{name}, which the chart takes from the pod itself")
@@ -99,6 +100,7 @@ SCHEMA_FAULTS = [
     ({"config": {"limit": {}}}, "limit"),
     ({"config": {"limits": {"sockets": 5}}}, "sockets"),
     ({"config": {"redis": {"url": "redis://r"}}}, "url"),
+    ({"config": {"redis": {"required": False}}}, "required"),
     ({"config": {"drain": {"delay": "5 seconds"}}}, "/config/drain/delay"),
     ({"config": {"drain": {"delay": 5}}}, "/config/drain/delay"),
     ({"config": {"telemetry": {"sampler_arg": 2}}}, "/config/telemetry/sampler_arg"),

@@ -33,6 +33,7 @@ fn the_server_takes_the_configuration_that_the_chart_renders() {
         std::fs::write(file.path(), &config).expect("written");
         let mut command = chat_api();
         command.env("CHAT_KUBERNETES__NAMESPACE", "chat").env("CHAT_KUBERNETES__POD_NAME", "chat-0"); // as the downward API does
+        command.env("REDIS_URL", "redis://redis"); // as the Deployment does
         run(command.arg("--config").arg(file.path()).arg("config"));
     }
 }

@@ -12,7 +12,8 @@
 
 {{/* What goes into the file: the user's sections and what the chart decides. As YAML. */}}
 {{- define "chat-api.settings" -}}
-{{- $server := dict "address" "0.0.0.0:8080" "management_address" "0.0.0.0:9090" -}}
+{{- /* Of both families: the service falls back to IPv4 where the kernel has no IPv6. */ -}}
+{{- $server := dict "address" "[::]:8080" "management_address" "[::]:9090" -}}
 {{- $auth := dict "enabled" .Values.auth.enabled -}}
 {{- $telemetry := dict -}}
 {{- if .Values.auth.enabled -}}
@@ -37,7 +38,10 @@
 {{- end -}}
 {{- $kubernetes := dict "enabled" .Values.kubernetes.enabled "grace_period" (printf "%ss" (include "chat-api.grace" .)) -}}
 {{- if .Values.kubernetes.deletionCost -}}{{- $_ := set $kubernetes "deletion_cost" true -}}{{- end -}}
-{{- $own := dict "server" $server "auth" $auth "telemetry" $telemetry "kubernetes" $kubernetes -}}
+{{- /* The URL comes from the environment: an empty one, of a Secret say, would make each replica a chat of its own. */ -}}
+{{- $redis := dict -}}
+{{- if ne .Values.redis.mode "none" -}}{{- $redis = dict "required" true -}}{{- end -}}
+{{- $own := dict "server" $server "auth" $auth "redis" $redis "telemetry" $telemetry "kubernetes" $kubernetes -}}
 {{- toYaml (mustMerge $own (deepCopy .Values.config)) -}}
 {{- end -}}
 

@@ -151,8 +151,8 @@ impl Release {
         let mounts: Vec<_> = container.volume_mounts.iter().flatten().collect();
         let here = |path: &str| folder.join(path.trim_start_matches('/'));
         let local = |text: &str| {
-            let text = text.replace("0.0.0.0:8080", &addresses.public.to_string());
-            let text = text.replace("0.0.0.0:9090", &addresses.management.to_string());
+            let text = text.replace("[::]:8080", &addresses.public.to_string());
+            let text = text.replace("[::]:9090", &addresses.management.to_string());
             mounts.iter().fold(text, |text, mount| {
                 text.replace(&mount.mount_path, &here(&mount.mount_path).display().to_string())
             })
