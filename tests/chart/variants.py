@@ -1,6 +1,7 @@
 """What single values make of the chart that no example shows. Called by check.py."""
 
 import json
+import pathlib
 import subprocess
 
 import generated
@@ -54,7 +55,7 @@ def check_replicas(check):
     for values in (SCALED, keda):
         what = json.dumps(values)
         check(f"{what}: no number without a cluster", number(values) == (None, True), number(values))
-        for helm in (generated.helm(), generated.helm() + "3"):
+        for helm in (generated.helm(), pathlib.Path(generated.helm()).with_name("helm3")):
             for found, expected in (
                 (None, (None, True)),
                 (live(7), (7, False)),
