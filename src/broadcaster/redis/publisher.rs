@@ -55,6 +55,14 @@ pub(super) struct Retention {
 /// What became of a message: its position, unless it repeats an older one.
 type Outcome = Result<Option<MessageId>, PublishError>;
 
+/// What one try to store a message came to, where Redis answered.
+#[derive(Debug)]
+enum Try {
+    Settled(Outcome),
+    /// This try stored nothing, and another one may.
+    NotStored,
+}
+
 #[derive(Debug)]
 pub(super) struct Publisher {
     queues: Vec<mpsc::Sender<Request>>,
@@ -189,7 +197,7 @@ impl Worker {
                 continue;
             };
             match self.append(link, batch).await {
-                Some(results) => answer(batch, results),
+                Some(tries) => answer(batch, tries),
                 None => keep_for_retry(batch),
             }
             if batch.is_empty() {
@@ -200,23 +208,33 @@ impl Worker {
         }
     }
 
-    /// One result for each message, or `None` when Redis did not answer and nothing is known.
-    async fn append(&mut self, mut link: Link, batch: &mut [Request]) -> Option<Vec<Outcome>> {
+    /// What each message's try came to, or `None` when Redis did not answer and nothing is known. Loads the library where it is missing.
+    async fn append(&mut self, mut link: Link, batch: &mut [Request]) -> Option<Vec<Try>> {
         self.assign(batch);
         let sent = link.site.clone().stay_for(self.send(&mut link.connection, batch)).await.flatten();
         let Some(results) = sent else {
             drop(Connection::take(link.connection));
             return None;
         };
-        if results.iter().any(|result| result.as_ref().is_err_and(is_demoted)) {
+        let has = |kind: fn(&RedisError) -> bool| results.iter().any(|result| result.as_ref().is_err_and(kind));
+        let loaded = has(function::is_missing) && load(&mut link.connection).await;
+        if has(is_demoted) {
             self.master.doubt(&link.site);
         } else {
             self.connection = Some((link, Instant::now()));
         }
-        let outcome_of = |(reply, request): (Result<Reply, _>, &Request)| {
-            trace::within(request.draft.trace.as_ref(), || reply.map_or_else(|error| Err(failure(&error)), outcome))
+        let judge = |(reply, request): (Result<Reply, RedisError>, &Request)| {
+            trace::within(request.draft.trace.as_ref(), || match reply {
+                Ok(reply) => Try::Settled(outcome(reply)),
+                Err(error) if loaded && function::is_missing(&error) => Try::NotStored,
+                Err(error) => match failure(&error) {
+                    // What an earlier try came to is not known: that Redis refuses it now, say as it is loading, is no answer.
+                    PublishError::Refused if request.unanswered > 0 => Try::NotStored,
+                    failure => Try::Settled(Err(failure)),
+                },
+            })
         };
-        Some(results.into_iter().zip(&*batch).map(outcome_of).collect())
+        Some(results.into_iter().zip(&*batch).map(judge).collect())
     }
 
     /// Gives each message of a batch its turn, the one it had if it was sent before.
@@ -253,42 +271,8 @@ impl Worker {
         Turn { key: own.key.clone(), count: Count { n: own.n, base: own.n }, keep: keep * 2 }
     }
 
-    /// One reply for each request, or `None` when the connection failed and nothing is known. Loads the library where it is missing.
+    /// One reply for each request, or `None` when the connection failed and nothing is known.
     async fn send(&self, connection: &mut Connection, requests: &[Request]) -> Option<Vec<Result<Reply, RedisError>>> {
-        let results = self.send_once(connection, requests.iter()).await?;
-        let is_missing = |result: &Result<Reply, RedisError>| result.as_ref().is_err_and(function::is_missing);
-        if !results.iter().any(is_missing) {
-            return Some(results);
-        }
-        if let Err(trouble) = function::load(connection).await {
-            tracing::error!(%trouble, "cannot publish");
-        }
-        let moved_on = |result: &Result<Reply, RedisError>| match result {
-            Ok((word, _)) => word != GAP,
-            Err(error) => !function::is_missing(error),
-        };
-        let overtaken = overtaken(requests, &results.iter().map(moved_on).collect::<Vec<_>>());
-        let again =
-            |index: &usize| results.get(*index).is_some_and(is_missing) && overtaken.get(*index) == Some(&false);
-        let again: Vec<usize> = (0..requests.len()).filter(again).collect();
-        if again.is_empty() {
-            return Some(results);
-        }
-        let repeated = self.send_once(connection, again.iter().filter_map(|index| requests.get(*index))).await?;
-        let mut results = results;
-        for (index, result) in again.into_iter().zip(repeated) {
-            if let Some(place) = results.get_mut(index) {
-                *place = result;
-            }
-        }
-        Some(results)
-    }
-
-    async fn send_once(
-        &self,
-        connection: &mut Connection,
-        requests: impl Iterator<Item = &Request>,
-    ) -> Option<Vec<Result<Reply, RedisError>>> {
         let mut pipeline = redis::pipe();
         for request in requests {
             pipeline.add_command(self.command(request));
@@ -342,32 +326,43 @@ impl Worker {
     }
 }
 
-/// Answers a batch. What may have been stored by an earlier try stays in it while Redis refuses it, say as it is loading: that is no answer.
-fn answer(batch: &mut Vec<Request>, results: Vec<Outcome>) {
-    let moved_on = |result: &Outcome| !matches!(result, Err(PublishError::Refused | PublishError::Gap { .. }));
-    let overtaken = overtaken(batch, &results.iter().map(moved_on).collect::<Vec<_>>());
-    let requests = std::mem::take(batch);
-    for ((request, result), overtaken) in requests.into_iter().zip(results).zip(overtaken) {
-        let undecided = request.unanswered > 0 && matches!(result, Err(PublishError::Refused));
-        match undecided {
-            true if !overtaken => batch.push(request),
-            true => drop(request.reply.send(Err(PublishError::Unknown))),
-            false => drop(request.reply.send(result)), // a sender that has gone does not mind
-        }
+/// Loads the library; whether it is there now.
+async fn load(connection: &mut Connection) -> bool {
+    let loaded = function::load(connection).await;
+    if let Err(trouble) = &loaded {
+        tracing::error!(%trouble, "cannot publish");
+    }
+    loaded.is_ok()
+}
+
+/// Answers a batch. What was not stored stays in it for another try.
+fn answer(batch: &mut Vec<Request>, tries: Vec<Try>) {
+    let done = tries.iter().all(|tried| matches!(tried, Try::Settled(_)));
+    let overtaken = if done { Vec::new() } else { overtaken(batch, &tries) };
+    for (index, (request, tried)) in std::mem::take(batch).into_iter().zip(tries).enumerate() {
+        let outcome = match tried {
+            Try::Settled(outcome) => outcome,
+            Try::NotStored if overtaken.get(index) == Some(&false) => {
+                batch.push(request);
+                continue;
+            }
+            Try::NotStored if request.unanswered > 0 => Err(PublishError::Unknown),
+            Try::NotStored => Err(PublishError::Refused),
+        };
+        let _ = request.reply.send(outcome); // a sender that has gone does not mind
     }
 }
 
 /// Which messages stand before one of the same sequence that may have moved it on: sent again, Redis would take them for stored.
-fn overtaken(requests: &[Request], moved_on: &[bool]) -> Vec<bool> {
-    if moved_on.iter().all(|moved_on| *moved_on) {
-        return vec![false; requests.len()]; // nothing will be sent again
-    }
+fn overtaken(requests: &[Request], tries: &[Try]) -> Vec<bool> {
     let mut sequences: HashSet<&str> = HashSet::new();
     let mut overtaken: Vec<bool> = Vec::with_capacity(requests.len());
-    for (request, moved_on) in requests.iter().zip(moved_on).rev() {
+    for (request, tried) in requests.iter().zip(tries).rev() {
+        let stays =
+            matches!(tried, Try::NotStored | Try::Settled(Err(PublishError::Refused | PublishError::Gap { .. })));
         let sequence = request.sent.as_ref().map(|turn| &*turn.key);
         overtaken.push(sequence.is_some_and(|sequence| sequences.contains(sequence)));
-        sequences.extend(sequence.filter(|_| *moved_on));
+        sequences.extend(sequence.filter(|_| !stays));
     }
     overtaken.reverse();
     overtaken
@@ -392,15 +387,13 @@ fn answer_late(batch: &mut Vec<Request>) {
 
 /// A word and what belongs to it: see `publish` in `chat.lua`.
 type Reply = (String, String);
-/// The word of a message before its turn: nothing was stored.
-const GAP: &str = "gap";
 
 fn outcome((word, rest): Reply) -> Outcome {
     let id = rest.parse().ok();
     match (word.as_str(), rest.parse()) {
         ("ok", _) if id.is_some() => Ok(id),
         ("again" | "sent", _) => Ok(id),
-        (GAP, Ok(last_n)) => Err(PublishError::Gap { last_n }),
+        ("gap", Ok(last_n)) => Err(PublishError::Gap { last_n }),
         _ => {
             tracing::error!(word, rest, "Redis gave a reply that the function never gives");
             Err(PublishError::Unknown)
