@@ -581,10 +581,14 @@ class Places {
     return !place || (place.state === "refused" && place.due <= now);
   }
 
-  /** While some are being left, no more are asked for than the server takes; what is too many after that, it refuses. */
+  /**
+   * While some are being left, no more are asked for than the server takes, and the next once those have their answer: else each
+   * that is left would let in one, in a frame of its own. What is too many after that, the server refuses.
+   */
   #fitting(rooms) {
     const states = this.#states();
     if (!states.some(isOnItsWayOut)) return rooms;
+    if (states.includes("asked")) return [];
     const taken = states.filter((state) => state !== "refused").length;
     return rooms.slice(0, Math.max(0, this.#wire.limits().rooms - taken));
   }
@@ -634,7 +638,10 @@ class Places {
     const place = this.#places.get(frame.room);
     if (!place && frame.ref === undefined) return this.#letIn(frame.room);
     const answers = place?.state === "asked" && place.ref === frame.ref;
-    if (answers) place.state = "in";
+    if (answers) {
+      place.state = "in";
+      this.settle();
+    }
     if (answers || (place?.state === "in" && frame.ref === undefined)) place.room?._subscribed(frame);
   }
 
