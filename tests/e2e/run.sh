@@ -65,7 +65,7 @@ cleanup() {
   if [ $status -ne 0 ]; then
     k get pods -o wide || true
     k get events --sort-by=.lastTimestamp | tail -n 20 || true
-    k logs -l app.kubernetes.io/component=server --tail=20 --prefix | grep -v connected || true
+    k logs -l app.kubernetes.io/component=server --tail=200 --prefix | grep -v '"\(dis\)\?connected"' || true
   fi
   helm --namespace "$namespace" uninstall chat --wait >/dev/null 2>&1 || true
   kubectl delete namespace "$namespace" --wait=false >/dev/null 2>&1 || true
@@ -252,8 +252,11 @@ rights() {
 kubectl version >/dev/null || fail "no cluster: set KUBECONFIG"
 say "building the clients"
 cargo build --locked --quiet --bin chat-api
+# The load with optimisations: it should not be the limit.
 for test in it chaos; do
-  cargo test --locked --test "$test" --no-run --message-format=json 2>/dev/null |
+  profile=dev
+  [ "$test" != chaos ] || profile=release
+  cargo test --locked --profile "$profile" --test "$test" --no-run --message-format=json 2>/dev/null |
     sed -n "s/.*\"executable\":\"\([^\"]*\/$test-[^\"]*\)\".*/\1/p" | tail -n 1 >"$state/$test"
   [ -s "$state/$test" ] || fail "the client was not built: run 'cargo test --no-run'"
 done
