@@ -63,6 +63,7 @@ cleanup() {
   status=$?
   [ -z "$client" ] || kill "$client" 2>/dev/null || true
   if [ $status -ne 0 ]; then
+    [ ! -s "$state/check" ] || { echo "the last check:" && cat "$state/check"; }
     k get pods -o wide || true
     k get events --sort-by=.lastTimestamp | tail -n 20 || true
     k logs -l app.kubernetes.io/component=server --tail=200 --prefix | grep -v '"\(dis\)\?connected"' || true
@@ -121,7 +122,7 @@ rollout() {
 }
 
 check_once() { # ADDRESS
-  "${prefix[@]}" target/debug/chat-api check --url "http://$1" --timeout 3s
+  "${prefix[@]}" target/debug/chat-api check --url "http://$1" --timeout 3s >"$state/check" 2>&1
 }
 
 # Shared keys `old` and `new`, each eight times itself, as a key set.
