@@ -511,6 +511,8 @@ class Places {
   /** To leave a room takes a frame. Once they were too fast, each waits for the last one's answer, and so long after it. */
   #paceMs = 0;
   #pausedUntil = 0;
+  /** Nothing is asked for before: else each refusal would be followed by the question for the next rooms. */
+  #askedTooSoonUntil = 0;
   #timer = 0;
 
   constructor(wire) {
@@ -540,7 +542,7 @@ class Places {
     clearTimeout(this.#timer);
     this.#open = false;
     this.#places.clear();
-    this.#paceMs = this.#pausedUntil = 0;
+    this.#paceMs = this.#pausedUntil = this.#askedTooSoonUntil = 0;
   }
 
   /** Nothing more is to come from this room; if it is still wanted, it is joined again. */
@@ -577,6 +579,7 @@ class Places {
   }
 
   #mayAsk(name, now) {
+    if (now < this.#askedTooSoonUntil) return false;
     const place = this.#places.get(name);
     return !place || (place.state === "refused" && place.due <= now);
   }
@@ -628,7 +631,8 @@ class Places {
 
   #settleLater(now) {
     const due = (place) => (place.state === "left" ? this.#pausedUntil : place.state === "refused" ? place.due : 0);
-    const next = Math.min(...[...this.#places.values()].map(due).filter((time) => time > now));
+    const times = [...this.#places.values()].map(due).concat(this.#askedTooSoonUntil);
+    const next = Math.min(...times.filter((time) => time > now));
     if (next < Infinity) this.#timer = setTimeout(() => this.settle(), Math.max(next - now, SETTLE_EVERY_MS));
   }
 
@@ -679,7 +683,10 @@ class Places {
 
   /** A frame that is refused as a whole may be so for the sake of one: then each is asked for by itself. */
   #notJoined(name, place, error, due, withOthers) {
-    if (error.retryable) return Object.assign(place, { state: "refused", due });
+    if (error.retryable) {
+      this.#askedTooSoonUntil = Math.max(this.#askedTooSoonUntil, due);
+      return Object.assign(place, { state: "refused", due });
+    }
     if (withOthers) return Object.assign(place, { state: "refused", due: 0, alone: true });
     this.#places.delete(name);
     place.room._end(error, error);
