@@ -70,8 +70,6 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Patience, ta
         };
         match accepted {
             Ok((socket, peer)) => {
-                // An IPv4 client of a socket for both is a client of IPv4.
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 tasks.spawn(connection(socket, peer, router.clone(), patience, stop.clone()));
             }
             Err(error) => {

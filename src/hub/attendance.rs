@@ -189,11 +189,12 @@ impl Hub {
             let mut report = Report { presence, answered: false };
             match self.broadcaster.attend(&room.name, &attendance, events_max).await {
                 Ok(roster) => {
-                    let done = roster.is_some();
+                    let heard = roster.is_some();
                     report.answer(roster);
-                    if done {
+                    if heard {
                         return;
-                    } // otherwise once more, with everybody
+                    }
+                    // Once more, with everybody.
                 }
                 Err(error) => return tracing::debug!(room = %room.name, %error, "presence is told again later"),
             }

@@ -59,8 +59,10 @@ const SHARDS: usize = 25;
 const LINGER: Duration = Duration::from_secs(5);
 /// Messages in one read of a log.
 const PAGE: usize = 100;
-/// Reads of logs at one time, over all rooms: for those who join and what was missed, and apart from them for requests.
-const READS: (usize, usize) = (16, 4);
+/// Reads of logs at one time, over all rooms: for those who join, and what was missed.
+const READS: usize = 16;
+/// The same for requests, which must not stand in their way.
+const REQUESTED_READS: usize = 4;
 /// Longest wait before a failed read is tried again; taken with full jitter.
 const READ_RETRY: Duration = Duration::from_millis(500);
 
@@ -106,8 +108,8 @@ impl Hub {
             hasher: RandomState::new(),
             broadcaster: broadcaster.start(me.clone(), &tasks, readiness, metrics.clone()),
             desk: Desk::new(presence),
-            reads: Semaphore::new(READS.0),
-            requested_reads: Semaphore::new(READS.1),
+            reads: Semaphore::new(READS),
+            requested_reads: Semaphore::new(REQUESTED_READS),
             suspicion: Notify::new(),
             said: Notify::new(),
             closing: AtomicBool::new(false),
