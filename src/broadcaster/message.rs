@@ -99,7 +99,7 @@ pub(super) enum Turn {
 }
 
 impl Turn {
-    /// The same rule as in `chat.lua`.
+    /// The same rule as in `log.lua`.
     pub(super) fn of(count: Count, last: u64) -> Self {
         if count.n <= last {
             Self::Again

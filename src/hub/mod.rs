@@ -13,6 +13,7 @@ mod flush;
 mod follow;
 #[cfg(test)]
 mod fuzz;
+mod inbox;
 mod join;
 mod outbox;
 mod presence;

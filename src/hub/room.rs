@@ -1,8 +1,8 @@
-//! One room on this node: its members, what is to be flushed to them, and how far they are in the room's log.
+//! One room on this node: its members, those on their way in, and who sends them what waits in its inbox.
 //!
 //! One lock guards all of it and is never held across a write to a socket. Reads no log itself: it says from where to read ([`Work::Repair`]).
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::{
@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{
     Connection,
-    batch::{Batch, Item},
+    batch::Batch,
+    inbox::{Due, Inbox},
     presence::Presence,
     replay::Shelf,
 };
@@ -22,8 +23,6 @@ use crate::{
     protocol::{Close, Frame, MessageId, RoomName},
 };
 
-/// Publications that may wait for the flusher; more and the room reads the log instead.
-const INBOX: usize = 1024;
 /// Rooms up to this size are flushed by the publisher's own task.
 pub(super) const INLINE: usize = 64;
 
@@ -51,22 +50,17 @@ struct Joiner {
     bytes: usize,
 }
 
+#[derive(Default)]
 struct State {
     members: Members,
     joiners: Vec<Joiner>,
-    inbox: VecDeque<Item>,
-    /// Of the last message flushed; absent until the room is open.
-    position: Option<MessageId>,
+    inbox: Inbox,
     next_seat: u64,
     /// Batches taken by the flusher, and those of them that it has sent.
     taken: u64,
     sent: u64,
     /// A flusher is at work.
     flushing: bool,
-    /// Something was missed: read the log.
-    stale: Option<RepairCause>,
-    /// The log is being read; the inbox collects what is live.
-    repairing: bool,
     empty_since: Option<Instant>,
 }
 
@@ -75,15 +69,10 @@ impl State {
         self.members.is_empty() && self.joiners.is_empty()
     }
 
-    /// The log is to be read, for the reason that was there first.
-    fn miss(&mut self, cause: RepairCause) {
-        self.stale.get_or_insert(cause);
-    }
-
     /// Moves on behind a batch. Returns everybody who gets it now.
     fn advance(&mut self, room: &RoomName, batch: &Batch) -> Members {
         self.taken += 1;
-        self.position = batch.last.or(self.position);
+        self.inbox.pass(batch);
         for joiner in self.joiners.iter_mut().filter(|joiner| batch.is_for(room, &joiner.connection)) {
             joiner.bytes += batch.frame.wire_len();
             if joiner.bytes > joiner.connection.outbox_bytes() {
@@ -116,23 +105,10 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new(name: RoomName, presence: Option<Mutex<Presence>>) -> Self {
-        let state = State {
-            members: Members::default(),
-            joiners: Vec::new(),
-            inbox: VecDeque::new(),
-            position: None,
-            next_seat: 0,
-            taken: 0,
-            sent: 0,
-            flushing: false,
-            stale: None,
-            repairing: false,
-            empty_since: None,
-        };
         Self {
             name,
             opened: OnceCell::new(),
-            state: Mutex::new(state),
+            state: Mutex::default(),
             presence,
             shelf: Shelf::default(),
             settled: Notify::new(),
@@ -146,16 +122,15 @@ impl Room {
         state.empty_since = None;
         state.next_seat += 1;
         let seat = state.next_seat;
-        state.joiners.push(Joiner { connection, seat, from: state.position, frames: Vec::new(), bytes: 0 });
+        state.joiners.push(Joiner { connection, seat, from: state.inbox.position(), frames: Vec::new(), bytes: 0 });
         (seat, first)
     }
 
     /// The room is subscribed and its log stood at `position` after that.
     pub(super) fn open(&self, position: MessageId) {
         let state = &mut *self.state.lock();
-        state.position = Some(position);
+        state.inbox.open(position);
         state.joiners.iter_mut().for_each(|joiner| joiner.from = Some(position));
-        prune(state, position);
     }
 
     /// Where a joiner's replay ends; `None`: it has left.
@@ -201,71 +176,49 @@ impl Room {
 
     /// How far the room is.
     pub(super) fn position(&self) -> Option<MessageId> {
-        self.state.lock().position
+        self.state.lock().inbox.position()
     }
 
-    /// Takes a publication, if it is the next one. If something is missing before it, the room is stale instead: the log has both.
+    /// Takes a publication, in the order of the room's log.
     pub(super) fn push(&self, publication: Publication) {
-        let state = &mut *self.state.lock();
-        let Some(place) = publication.place else {
-            // Ephemeral: gets through while the room keeps up, and is nobody's loss otherwise.
-            if state.position.is_some() && state.stale.is_none() && !state.repairing && state.inbox.len() < INBOX {
-                state.inbox.push_back(Item::Message(publication));
-            }
-            return;
-        };
-        let behind = if state.repairing { None } else { state.position };
-        let last = state.inbox.iter().rev().find_map(Item::place).map(|place| place.id);
-        match last.or(behind) {
-            Some(last) if place.id <= last => {}
-            Some(last) if place.prev != last => state.miss(RepairCause::Hole),
-            _ if state.inbox.len() >= INBOX => state.miss(RepairCause::Overflow),
-            _ => state.inbox.push_back(Item::Message(publication)),
-        }
+        self.state.lock().inbox.push(publication);
     }
 
     /// Takes a frame for the room's sessions, which comes to them in order with its messages. False: there is no room for it.
     pub(super) fn push_notice(&self, frame: Frame) -> bool {
-        let state = &mut *self.state.lock();
-        let takes = state.position.is_some() && state.inbox.len() < INBOX;
-        if takes {
-            state.inbox.push_back(Item::Notice(frame));
-        }
-        takes
+        self.state.lock().inbox.push_notice(frame)
     }
 
     /// Something may have been missed. In a room that is being opened too: its log may have been looked at before that.
     pub(super) fn mark_stale(&self, cause: RepairCause) {
-        self.state.lock().miss(cause);
+        self.state.lock().inbox.miss(cause);
     }
 
     /// Becomes the room's flusher, if there is something to do and nobody does it. `Some(true)`: small enough to do it at once.
     pub(super) fn begin_flush(&self) -> Option<bool> {
         let state = &mut *self.state.lock();
-        let open = state.position.is_some() && !state.flushing && !state.repairing;
-        if !open || (state.inbox.is_empty() && state.stale.is_none()) {
+        if state.flushing || !state.inbox.is_due() {
             return None;
         }
         state.flushing = true;
-        Some(state.stale.is_none() && state.members.len() + state.joiners.len() <= INLINE)
+        Some(!state.inbox.is_stale() && state.members.len() + state.joiners.len() <= INLINE)
     }
 
     /// The flusher's next piece of work, and whom it is for; what it took before has been sent.
     pub(super) fn next(&self) -> Work {
         let state = &mut *self.state.lock();
         self.settle(state);
-        if let Some(batch) = Batch::take(&mut state.inbox) {
-            let members = state.advance(&self.name, &batch);
-            return Work::Send(batch, members);
+        match state.inbox.next() {
+            Due::Batch(batch) => {
+                let members = state.advance(&self.name, &batch);
+                Work::Send(batch, members)
+            }
+            Due::Repair(position, cause) => Work::Repair(position, cause),
+            Due::Nothing => {
+                state.flushing = false;
+                Work::Done
+            }
         }
-        if let Some(position) = state.position
-            && let Some(cause) = state.stale.take()
-        {
-            state.repairing = true;
-            return Work::Repair(position, cause);
-        }
-        state.flushing = false;
-        Work::Done
     }
 
     /// A stretch of the log was read for a repair: moves on behind it. Returns everybody who gets it.
@@ -298,7 +251,7 @@ impl Room {
     pub(super) fn end_repair(&self, position: MessageId) {
         let state = &mut *self.state.lock();
         self.settle(state);
-        end_repair(state, position);
+        state.inbox.end_repair(position);
     }
 
     /// Members, and those on their way.
@@ -313,120 +266,27 @@ impl Room {
         if let Some(joiner) = state.joiners.iter_mut().find(|joiner| joiner.seat == seat) {
             joiner.frames.clear();
             joiner.bytes = 0;
-            joiner.from = state.position;
+            joiner.from = state.inbox.position();
         }
-    }
-}
-
-fn end_repair(state: &mut State, position: MessageId) {
-    state.position = Some(position);
-    state.repairing = false;
-    prune(state, position);
-}
-
-/// Drops from the inbox what the log has given already; what does not follow it exactly makes the room stale.
-fn prune(state: &mut State, position: MessageId) {
-    state.inbox.retain(|item| item.place().is_none_or(|place| place.id > position));
-    let first = state.inbox.iter().find_map(Item::place);
-    if first.is_some_and(|first| first.prev != position) {
-        state.inbox.retain(|item| matches!(item, Item::Notice(_)));
-        state.miss(RepairCause::Hole);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{broadcaster::Place, protocol::Event};
-
-    fn id(seq: u64) -> MessageId {
-        if seq == 0 { MessageId::START } else { MessageId { epoch: 1, seq } }
-    }
-
-    fn publication(seq: u64) -> Publication {
-        let frame = Event::Pong { r#ref: None }.frame();
-        let place = Some(Place { id: id(seq), prev: id(seq - 1) });
-        Publication { room: RoomName::lobby(), place, frame, trace: None, received: None }
-    }
-
-    fn ephemeral() -> Publication {
-        Publication { place: None, ..publication(1) }
-    }
-
-    fn flushed(room: &Room) -> (usize, Option<MessageId>) {
-        let mut messages = 0;
-        loop {
-            match room.next() {
-                Work::Send(batch, _) => messages += batch.messages,
-                Work::Repair(from, _) => return (messages, Some(from)),
-                Work::Done => return (messages, None),
-            }
-        }
-    }
+    use crate::protocol::Event;
 
     #[test]
-    fn what_follows_is_flushed_and_what_came_twice_is_not() {
+    fn one_flusher_is_at_work_at_a_time() {
         let room = Room::new(RoomName::lobby(), None);
-        room.push(publication(1));
-        assert_eq!(room.begin_flush(), None, "not before the room is open");
-        room.open(id(1));
-        assert_eq!(room.begin_flush(), None, "the log had it already");
-        room.push(publication(2));
-        room.push(publication(2));
-        room.push(publication(3));
+        room.open(MessageId::START);
+        assert_eq!(room.begin_flush(), None, "nothing waits");
+        assert!(room.push_notice(Event::Pong { r#ref: None }.frame()));
         assert_eq!(room.begin_flush(), Some(true));
-        assert_eq!(room.begin_flush(), None, "one flusher at a time");
-        assert_eq!(flushed(&room), (2, None));
-        room.push(publication(1));
-        assert_eq!(room.begin_flush(), None);
-    }
-
-    #[test]
-    fn ephemeral_ones_pass_in_order_and_move_nothing() {
-        let room = Room::new(RoomName::lobby(), None);
-        room.push(ephemeral());
-        room.open(id(1));
-        assert_eq!(room.begin_flush(), None, "nobody was there");
-        room.push(ephemeral());
-        room.push(publication(2));
-        room.push(ephemeral());
-        room.push(publication(3));
-        assert_eq!(room.begin_flush(), Some(true));
-        assert_eq!(flushed(&room), (4, None));
-        assert_eq!(room.position(), Some(id(3)));
-        room.push(publication(5));
-        room.push(ephemeral());
-        assert_eq!(room.begin_flush(), Some(false));
-        assert_eq!(flushed(&room), (0, Some(id(3))), "a hole: not past what is missing");
-    }
-
-    #[test]
-    fn a_hole_makes_the_room_read_the_log_and_nothing_is_lost_meanwhile() {
-        let room = Room::new(RoomName::lobby(), None);
-        room.open(id(1));
-        room.push(publication(2));
-        room.push(publication(4));
-        assert_eq!(room.begin_flush(), Some(false));
-        assert_eq!(flushed(&room), (1, Some(id(2))));
-        room.push(publication(5));
-        room.push(publication(6));
-        assert_eq!(room.begin_flush(), None, "the flusher is reading");
-        for batch in Batch::split(&[publication(3), publication(4), publication(5)]) {
-            room.repaired(&batch);
-        }
-        room.end_repair(id(5));
-        assert_eq!(flushed(&room), (1, None), "6 follows, 5 came with the log");
-    }
-
-    #[test]
-    fn a_hole_behind_the_repair_is_repaired_too() {
-        let room = Room::new(RoomName::lobby(), None);
-        room.open(id(1));
-        room.push(publication(3));
-        assert_eq!(room.begin_flush(), Some(false));
-        assert_eq!(flushed(&room), (0, Some(id(1))));
-        room.push(publication(6));
-        room.end_repair(id(4));
-        assert_eq!(flushed(&room), (0, Some(id(4))));
+        assert_eq!(room.begin_flush(), None, "somebody does it");
+        assert!(matches!(room.next(), Work::Send(..)));
+        assert!(matches!(room.next(), Work::Done));
+        room.mark_stale(RepairCause::Hole);
+        assert_eq!(room.begin_flush(), Some(false), "the log is read elsewhere");
     }
 }

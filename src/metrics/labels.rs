@@ -30,7 +30,7 @@ pub(super) const RELOADS: [&str; 2] = ["applied", "refused"];
 pub(super) const FETCHES: [&str; 2] = ["ok", "failed"];
 /// What of the durability of Redis can be found out.
 pub(super) const DURABILITIES: [&str; 4] = ["none", "everysec", "always", "unknown"];
-/// What Redis is asked to do: the functions of `chat.lua`, `publish` for whole pipelines of it and of `ephemeral`.
+/// What Redis is asked to do: the functions of its library, `publish` for whole pipelines of it and of `ephemeral`.
 pub(super) const REDIS_COMMANDS: [&str; 9] =
     ["publish", "read", "fence", "attend", "recede", "renew", "roster", "tops", "canary"];
 

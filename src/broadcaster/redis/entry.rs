@@ -27,7 +27,7 @@ pub(super) enum InvalidEntry {
     Position,
 }
 
-/// What the publisher gives; `chat.lua` puts `v`, `id`, `prev` and `ts` in front.
+/// What the publisher gives; `log.lua` puts `v`, `id`, `prev` and `ts` in front.
 #[derive(Serialize)]
 struct Tail<'a> {
     #[serde(rename = "type")]
@@ -144,7 +144,7 @@ mod tests {
         })
     }
 
-    /// As `chat.lua` completes it.
+    /// As `log.lua` completes it.
     fn completed(draft: &Draft) -> String {
         format!(r#"{{"v":1,"id":"7-2","prev":"7-1","ts":1764000000000,{}"#, tail(draft))
     }

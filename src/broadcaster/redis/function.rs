@@ -14,7 +14,7 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-const SOURCE: &str = include_str!("../chat.lua");
+const SOURCE: &str = concat!(include_str!("log.lua"), "\n", include_str!("presence.lua"));
 
 /// `chat_<hash>`: two releases that share a Redis during a rollout each call their own.
 static LIBRARY: LazyLock<String> = LazyLock::new(|| format!("chat_{:016x}", fnv1a(SOURCE.as_bytes())));

@@ -1,6 +1,6 @@
 //! The room log in Redis, shared by any number of nodes.
 //!
-//! Appending and fanning out is one atomic command ([`function`], `chat.lua`). [`publisher`] sends them, [`subscriber`] listens on one
+//! Appending and fanning out is one atomic command ([`function`], `log.lua`, `presence.lua`). [`publisher`] sends them, [`subscriber`] listens on one
 //! connection of its own for the rooms that have members here, reads go through a pool; [`master`] knows where all of them connect to.
 
 mod certificates;
@@ -50,7 +50,7 @@ const META_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Messages kept of what nodes say to each other.
 const INTERNAL_MESSAGES: u64 = 100_000;
 
-/// Of `read` in `chat.lua`: the last position, the one up to which the entries go, how they relate to the one asked for, and they.
+/// Of `read` in `log.lua`: the last position, the one up to which the entries go, how they relate to the one asked for, and they.
 type Reply = (String, String, String, Vec<Vec<u8>>);
 /// Of `attend` there: a word, and who is in the room.
 type Attended = (String, Vec<u8>);

@@ -1,4 +1,4 @@
-//! Who is in a room, as Redis keeps it: see `attend` in `chat.lua`.
+//! Who is in a room, as Redis keeps it: see `attend` in `presence.lua`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     protocol::{ClientId, Occupant, RoomName, Roster, UserId},
 };
 
-/// What `chat.lua` gives, and publishes on the room's channel.
+/// What `presence.lua` gives, and publishes on the room's channel.
 #[derive(Deserialize)]
 struct Wire {
     here: Here,

@@ -385,7 +385,7 @@ fn answer_late(batch: &mut Vec<Request>) {
     }
 }
 
-/// A word and what belongs to it: see `publish` in `chat.lua`.
+/// A word and what belongs to it: see `publish` in `log.lua`.
 type Reply = (String, String);
 
 fn outcome((word, rest): Reply) -> Outcome {

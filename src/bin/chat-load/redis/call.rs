@@ -11,7 +11,7 @@ use crate::crowd::{self, TEXT_BYTES};
 const ROOM: &str = "bench";
 /// How a client counts its messages; as long as an id usually is.
 const SENDER: &str = "0f8fad5bd9cb469fa1650f8fad5bd9cb";
-/// Places in the call: of the keys, and of the arguments as `publish` in `chat.lua` takes them.
+/// Places in the call: of the keys, and of the arguments as `publish` in `log.lua` takes them.
 const LOG: usize = 3;
 const CHANNEL: usize = 5;
 const TAIL: usize = 7;
