@@ -5,6 +5,9 @@ TOOLS := target/tools
 CARGO := cargo
 export PATH := $(abspath $(TOOLS))/bin:$(abspath $(TOOLS))/venv/bin:$(PATH)
 
+# Tests wait half of their time.
+export RUST_TEST_THREADS ?= $(shell expr \( $$(getconf _NPROCESSORS_ONLN) \* 3 + 1 \) / 2)
+
 SECONDS := 60
 PROFILE := release
 PEER := --locked --manifest-path benches/peer/Cargo.toml

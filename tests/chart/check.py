@@ -21,7 +21,7 @@ import dashboard
 import generated
 import variants
 import yaml
-from generated import CHART
+from generated import CHART, objects
 from refusals import FITTING, MISMATCHES, SCHEMA_FAULTS
 from schemas import valid
 
@@ -54,11 +54,6 @@ def run(*command, values=None):
 def template(version, *arguments, values=None):
     """helm template for a version of Kubernetes."""
     return run("template", RELEASE, str(CHART), "--kube-version", f"{version}.0", *arguments, values=values)
-
-
-def objects(text):
-    """The objects of a render."""
-    return [item for item in yaml.safe_load_all(text) if item]
 
 
 # --- what holds for every render -------------------------------------------------------------------------------

@@ -7,14 +7,13 @@ import json
 import subprocess
 import sys
 
-import yaml
-from generated import CHART, helm
+from generated import CHART, helm, objects
 
 texts = []
 for values in sorted((CHART / "ci").glob("*-values.yaml")):
     command = [helm(), "template", "chat", str(CHART), "-f", str(values)]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for item in filter(None, yaml.safe_load_all(rendered)):
+    for item in objects(rendered):
         if item["kind"] == "ConfigMap" and "config.toml" in item.get("data", {}):
             texts.append(item["data"]["config.toml"])
 json.dump(texts, sys.stdout)

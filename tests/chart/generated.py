@@ -42,6 +42,11 @@ def helm():
     return found or sys.exit("no helm: run tests/tools.sh, or name one in HELM")
 
 
+def objects(text):
+    """The objects of a render."""
+    return [item for item in yaml.load_all(text, yaml.CSafeLoader) if item]
+
+
 def manifests():
     """What deploy/kubernetes.yaml has to be. The test Pod is no part of it; the Job for the password is."""
     command = [helm(), "template", "chat", str(CHART), "--namespace", "chat", "--skip-tests"]

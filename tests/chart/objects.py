@@ -4,11 +4,10 @@ import json
 import subprocess
 import sys
 
-import yaml
-from generated import CHART, helm
+from generated import CHART, helm, objects
 
 command = [helm(), "template", "chat", str(CHART), *sys.argv[1:]]
 rendered = subprocess.run(command, capture_output=True, text=True, check=False)
 if rendered.returncode:
     sys.exit(rendered.stderr)
-json.dump([item for item in yaml.safe_load_all(rendered.stdout) if item], sys.stdout)
+json.dump(objects(rendered.stdout), sys.stdout)

@@ -1,5 +1,8 @@
 """Whether an object is one that Kubernetes, or the Prometheus operator, would take."""
 
+import functools
+import json
+
 import jsonschema
 import kubernetes_validate
 
@@ -49,8 +52,14 @@ def valid(item, version):
             field for path, known in fields.items() for place in places(item, path) for field in set(place) - known
         }
         return f"unknown fields: {unknown}" if unknown else None
+    return valid_text(json.dumps(item), version)
+
+
+@functools.cache
+def valid_text(text, version):
+    """The same for one of Kubernetes' own as JSON: most renders have most objects in common."""
     try:
-        kubernetes_validate.validate(item, version, strict=True)
+        kubernetes_validate.validate(json.loads(text), version, strict=True)
     except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as fault:
         return str(getattr(fault, "message", fault))[:200]
     except Exception as fault:  # an unknown kind is a failure too

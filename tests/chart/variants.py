@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 
 import generated
-import yaml
 from cluster import cluster
 from schemas import valid
 
@@ -21,7 +20,7 @@ def rendered(values, *arguments, helm=None, env=None):
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"{json.dumps(values)}: {done.stderr}")
-    items = [item for item in yaml.safe_load_all(done.stdout) if item]
+    items = generated.objects(done.stdout)
     for item in items:
         fault = valid(item, "1.36")
         if fault:

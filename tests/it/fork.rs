@@ -210,9 +210,14 @@ async fn nothing_old_follows_a_reset() {
     }
     redis.lose(None).await;
     node.wait_for_metric("chat_resets_total", 1.0).await;
+    node.client(PATH).await.publish(json!("end")).await;
+    // Whoever had all of it before the loss stays, and is told; the others are closed.
     let mut was_reset = false;
     while let Ok(event) = slow.next_or_close().await {
         was_reset |= event["type"] == "subscribed";
+        if event["payload"] == "end" {
+            return;
+        }
         assert!(!was_reset || event["payload"].is_null(), "after the reset: {}", event["id"]);
     }
 }
