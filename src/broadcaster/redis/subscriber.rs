@@ -206,6 +206,8 @@ impl Subscriber {
         connection.subscribe(self.keys.canary(&self.node)).await?;
         let identity = function::ask(&mut connection, &self.canary()).await?;
         self.note_identity(identity);
+        // Open before the subscription's is lost: a later one may lead where that leads (see is_deaf).
+        drop(site.canary().await?);
         self.reconcile(&mut connection).await?;
         Ok(Link { site, connection, signs })
     }
