@@ -216,7 +216,7 @@ async fn nothing_old_follows_a_reset() {
     while let Ok(event) = slow.next_or_close().await {
         was_reset |= event["type"] == "subscribed";
         if event["payload"] == "end" {
-            return;
+            return assert!(was_reset, "nothing was said of the loss");
         }
         assert!(!was_reset || event["payload"].is_null(), "after the reset: {}", event["id"]);
     }

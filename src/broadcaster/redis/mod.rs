@@ -1,7 +1,8 @@
 //! The room log in Redis, shared by any number of nodes.
 //!
-//! Appending and fanning out is one atomic command ([`function`], `log.lua`, `presence.lua`). [`publisher`] sends them, [`subscriber`] listens on one
-//! connection of its own for the rooms that have members here, reads go through a pool; [`master`] knows where all of them connect to.
+//! Appending and fanning out is one atomic command ([`function`], `log.lua`). [`publisher`] sends them, [`subscriber`] listens on one connection of
+//! its own for the rooms that have members here, reads go through a pool; [`master`] knows where all of them connect to. Who is in a room is
+//! [`presence`]'s (`presence.lua`).
 
 mod certificates;
 mod entry;
@@ -52,7 +53,7 @@ const INTERNAL_MESSAGES: u64 = 100_000;
 
 /// Of `read` in `log.lua`: the last position, the one up to which the entries go, how they relate to the one asked for, and they.
 type Reply = (String, String, String, Vec<Vec<u8>>);
-/// Of `attend` there: a word, and who is in the room.
+/// Of `attend` in `presence.lua`: a word, and who is in the room.
 type Attended = (String, Vec<u8>);
 
 /// See the module.
